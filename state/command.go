@@ -1,0 +1,81 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// commandVersion is the version of the commands that this binary writes. Every
+// version that was ever released must still be readable.
+const commandVersion = 1
+
+// Command is one change of the replicated facts, as the log keeps it.
+type Command struct {
+	// ID is unique to the request. A command that was applied is not applied
+	// again, so that a request whose fate is unknown can be sent once more.
+	ID string
+	// At is the proposer's clock, in milliseconds since 1970.
+	At int64
+	// IfIndex, unless 0, makes the command conditional: it fails with Conflict if
+	// the view has another index when the command is applied.
+	IfIndex uint64
+	// Op is what to do.
+	Op Op
+}
+
+// Op is an operation on the replicated facts: one of the types in ops.go.
+type Op interface {
+	kind() string
+	apply(c *content, at int64) *Error
+}
+
+// envelope is the form of a Command in the log.
+type envelope struct {
+	Version int             `json:"v"`
+	ID      string          `json:"id"`
+	At      int64           `json:"at"`
+	IfIndex uint64          `json:"if_index,omitempty"`
+	Kind    string          `json:"op"`
+	Body    json.RawMessage `json:"body"`
+}
+
+// Encode gives the bytes of the command for the log.
+func (c Command) Encode() ([]byte, error) {
+	body, err := json.Marshal(c.Op)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode command %s: %w", c.Op.kind(), err)
+	}
+	return json.Marshal(envelope{commandVersion, c.ID, c.At, c.IfIndex, c.Op.kind(), body})
+}
+
+// decode reads a command of any version that this binary knows.
+func decode(data []byte) (Command, error) {
+	var e envelope
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Command{}, fmt.Errorf("cannot read command: %w", err)
+	}
+	if e.Version != commandVersion {
+		return Command{}, fmt.Errorf("cannot read command of version %d: this binary knows version %d; upgrade it", e.Version, commandVersion)
+	}
+	op, err := decodeOp(e.Kind, e.Body)
+	if err != nil {
+		return Command{}, err
+	}
+	return Command{ID: e.ID, At: e.At, IfIndex: e.IfIndex, Op: op}, nil
+}
+
+func decodeOp(kind string, body []byte) (Op, error) {
+	op := newOp(kind)
+	if op == nil {
+		return nil, fmt.Errorf("cannot read command: unknown operation %q; upgrade this binary", kind)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	// An unknown field was written by a newer binary; to pass over it would let
+	// two nodes make different views of one log.
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(op); err != nil {
+		return nil, fmt.Errorf("cannot read command %s: %w", kind, err)
+	}
+	return op, nil
+}

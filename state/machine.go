@@ -1,0 +1,122 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+const (
+	snapshotVersion = 1
+	// remembered is how many request ids the machine keeps to know a command that
+	// comes twice. It need only outlast the retries of one request.
+	remembered = 512
+)
+
+// Machine applies commands one after the other. It is used by one goroutine.
+type Machine struct {
+	view   *View
+	recent []applied // oldest first, at most remembered
+}
+
+// applied is a command that the machine has seen and what came of it.
+type applied struct {
+	ID     string `json:"id"`
+	Result Result `json:"result"`
+}
+
+// Result is what came of a command.
+type Result struct {
+	// Index is that of the view in which the command's effect can be read.
+	Index uint64 `json:"index"`
+	// Err is why the command changed nothing, nil if it was carried out.
+	Err *Error `json:"error,omitempty"`
+}
+
+// NewMachine returns the machine of an empty cluster.
+func NewMachine() *Machine { return &Machine{view: EmptyView()} }
+
+// View returns the facts as they are now.
+func (m *Machine) View() *View { return m.view }
+
+// Apply carries out the command in data, which stands at index in the log. The
+// error is for a command that cannot be read, after which the machine must not
+// go on; a failure of the command itself is in the Result.
+func (m *Machine) Apply(index uint64, data []byte) (Result, error) {
+	cmd, err := decode(data)
+	if err != nil {
+		return Result{}, fmt.Errorf("log entry %d: %w", index, err)
+	}
+	if i := slices.IndexFunc(m.recent, func(a applied) bool { return a.ID == cmd.ID }); i >= 0 && cmd.ID != "" {
+		return m.recent[i].Result, nil
+	}
+	result := m.carryOut(index, cmd)
+	m.remember(cmd.ID, result)
+	return result, nil
+}
+
+func (m *Machine) carryOut(index uint64, cmd Command) Result {
+	if cmd.IfIndex != 0 && cmd.IfIndex != m.view.Index {
+		return Result{Index: m.view.Index, Err: &Error{
+			Code:    Stale,
+			Message: fmt.Sprintf("the view is at index %d, not %d: read it again and repeat the change", m.view.Index, cmd.IfIndex),
+		}}
+	}
+	next := m.view.content
+	if err := cmd.Op.apply(&next, cmd.At); err != nil {
+		return Result{Index: m.view.Index, Err: err}
+	}
+	m.view = newView(index, next)
+	return Result{Index: index}
+}
+
+func (m *Machine) remember(id string, result Result) {
+	if id == "" {
+		return
+	}
+	if len(m.recent) == remembered {
+		m.recent = m.recent[1:]
+	}
+	m.recent = append(m.recent, applied{id, result})
+}
+
+// Snapshot is the machine's whole state at one index, fixed when it was taken.
+type Snapshot struct {
+	view   *View
+	recent []applied
+}
+
+// snapshotFile is the form of a Snapshot on disk.
+type snapshotFile struct {
+	Version int       `json:"version"`
+	Index   uint64    `json:"index"`
+	Content content   `json:"content"`
+	Recent  []applied `json:"recent"`
+}
+
+// Snapshot takes a picture of the machine. It is cheap; encoding it is not, and
+// may be done while the machine goes on.
+func (m *Machine) Snapshot() Snapshot { return Snapshot{m.view, slices.Clone(m.recent)} }
+
+// Encode gives the bytes that Restore reads; equal snapshots give equal bytes.
+func (s Snapshot) Encode() ([]byte, error) {
+	data, err := json.MarshalIndent(snapshotFile{snapshotVersion, s.view.Index, s.view.content, s.recent}, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode snapshot: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// Restore returns the machine that the snapshot was taken of.
+func Restore(data []byte) (*Machine, error) {
+	var file snapshotFile
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	if err := decoder.Decode(&file); err != nil {
+		return nil, fmt.Errorf("cannot read snapshot: %w", err)
+	}
+	if file.Version != snapshotVersion {
+		return nil, fmt.Errorf("cannot read snapshot of version %d: this binary knows version %d; upgrade it", file.Version, snapshotVersion)
+	}
+	return &Machine{view: newView(file.Index, file.Content), recent: file.Recent}, nil
+}

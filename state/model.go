@@ -1,0 +1,218 @@
+package state
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// Health is what the cluster has agreed about a backend. An operator's wish is
+// [Admin]; the two are never mixed.
+type Health string
+
+// The healths of a backend. A new backend is starting and gets no traffic until
+// the first verdict.
+const (
+	Starting  Health = "starting"
+	Healthy   Health = "healthy"
+	Unhealthy Health = "unhealthy"
+)
+
+// Admin is what an operator wants of a backend.
+type Admin string
+
+// The admin states: take traffic; take no new requests but finish those under
+// way; be left alone, without traffic.
+const (
+	Ready Admin = "ready"
+	Drain Admin = "drain"
+	Maint Admin = "maint"
+)
+
+// DefaultPool is the pool that is made on first use and that gets all traffic
+// while a cluster has no routes.
+const DefaultPool = "default"
+
+// RoundRobin is the default strategy of a pool.
+const RoundRobin = "round_robin"
+
+// What a pool does when none of its backends is eligible: answer 503, or send
+// requests to backends that are thought unhealthy.
+const (
+	Reject   = "reject"
+	FailOpen = "fail_open"
+)
+
+// Duration is a time.Duration that is written as text such as "2s" or "500ms".
+type Duration time.Duration
+
+// String gives the form that time.ParseDuration reads.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 2s or 500ms", text)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// Pool is a named, ordered set of backends with one strategy, one health check
+// and one set of timeouts. In a command, a zero field is one that was not given:
+// creating takes the default for it, updating leaves it as it was.
+type Pool struct {
+	Name        string      `json:"name"`
+	Strategy    string      `json:"strategy"`
+	HealthCheck HealthCheck `json:"health_check"`
+	Timeouts    Timeouts    `json:"timeouts"`
+	WhenAllDown string      `json:"when_all_down"`
+	Backends    []Backend   `json:"backends"`
+}
+
+// HealthCheck says how the backends of a pool are probed.
+type HealthCheck struct {
+	// Type is "http" (GET Path, any 2xx or 3xx passes) or "tcp" (connecting passes).
+	Type string `json:"type"`
+	// Path is the request target of an http check.
+	Path string `json:"path"`
+	// Interval is the time between the starts of two probes.
+	Interval Duration `json:"interval"`
+	// Timeout bounds one probe; it is at most Interval.
+	Timeout Duration `json:"timeout"`
+	// Rise is how many probes in a row must pass before an unhealthy backend is
+	// reported healthy.
+	Rise int `json:"rise"`
+	// Fall is how many probes in a row must fail before a healthy backend is
+	// reported unhealthy.
+	Fall int `json:"fall"`
+}
+
+// Timeouts bound a proxied request.
+type Timeouts struct {
+	// Connect bounds the time to open a connection to a backend.
+	Connect Duration `json:"connect"`
+	// Request is how long a request may make no progress: until the backend
+	// begins to answer, and then between two pieces in either direction.
+	Request Duration `json:"request"`
+}
+
+// Backend is one server that answers requests. ID, Health and Since belong to
+// the cluster, the rest to the operator.
+type Backend struct {
+	// ID names this backend for as long as it exists and is never used again.
+	ID string `json:"id"`
+	// Name is unique in the pool.
+	Name string `json:"name"`
+	// Protocol is "http" or "https".
+	Protocol string `json:"protocol"`
+	Host     string `json:"host"`
+	Port     int    `json:"port"`
+	// Weight is the backend's share of the traffic beside the others', 1 to 256.
+	Weight int    `json:"weight"`
+	Admin  Admin  `json:"admin"`
+	Health Health `json:"health"`
+	// Since is when Health was last changed, in milliseconds since 1970, by the
+	// clock of the node that proposed the change.
+	Since int64 `json:"since"`
+}
+
+// Addr is the address to connect to, host:port.
+func (b *Backend) Addr() string { return net.JoinHostPort(b.Host, strconv.Itoa(b.Port)) }
+
+// URL is the backend's address as a URL without a path.
+func (b *Backend) URL() string { return b.Protocol + "://" + b.Addr() }
+
+// Healthy says whether the cluster has agreed that the backend is healthy.
+func (b *Backend) Healthy() bool { return b.Health == Healthy }
+
+// Route sends the requests for a host and a path prefix to a pool.
+type Route struct {
+	// Host is a lower-case host name without a port; empty means any host.
+	Host string `json:"host"`
+	// Path is a prefix of whole segments: "/api" covers /api and /api/x, not /apix.
+	Path string `json:"path"`
+	Pool string `json:"pool"`
+}
+
+// DefaultHealthCheck is the check of a pool that names no other.
+func DefaultHealthCheck() HealthCheck {
+	return HealthCheck{
+		Type:     "http",
+		Path:     "/",
+		Interval: Duration(2 * time.Second),
+		Timeout:  Duration(time.Second),
+		Rise:     2,
+		Fall:     3,
+	}
+}
+
+// DefaultTimeouts are the timeouts of a pool that names no others.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{Connect: Duration(3 * time.Second), Request: Duration(30 * time.Second)}
+}
+
+func (p Pool) withDefaults() Pool {
+	p.Strategy = either(p.Strategy, RoundRobin)
+	p.WhenAllDown = either(p.WhenAllDown, Reject)
+	p.HealthCheck = p.HealthCheck.over(DefaultHealthCheck())
+	p.Timeouts = p.Timeouts.over(DefaultTimeouts())
+	return p
+}
+
+// over gives the pool that p makes of old: what p names, and the rest of old.
+// Backends change by commands of their own.
+func (p Pool) over(old Pool) Pool {
+	old.Strategy = either(p.Strategy, old.Strategy)
+	old.WhenAllDown = either(p.WhenAllDown, old.WhenAllDown)
+	old.HealthCheck = p.HealthCheck.over(old.HealthCheck)
+	old.Timeouts = p.Timeouts.over(old.Timeouts)
+	return old
+}
+
+func (h HealthCheck) over(old HealthCheck) HealthCheck {
+	return HealthCheck{
+		Type:     either(h.Type, old.Type),
+		Path:     either(h.Path, old.Path),
+		Interval: either(h.Interval, old.Interval),
+		Timeout:  either(h.Timeout, old.Timeout),
+		Rise:     either(h.Rise, old.Rise),
+		Fall:     either(h.Fall, old.Fall),
+	}
+}
+
+func (t Timeouts) over(old Timeouts) Timeouts {
+	return Timeouts{Connect: either(t.Connect, old.Connect), Request: either(t.Request, old.Request)}
+}
+
+func (b Backend) withDefaults() Backend {
+	b.Protocol = either(b.Protocol, "http")
+	b.Weight = either(b.Weight, 1)
+	b.Admin = either(b.Admin, Ready)
+	return b
+}
+
+// over gives the backend that b makes of old. Name, ID and health are old's: a
+// name does not change, and health is the cluster's to say.
+func (b Backend) over(old Backend) Backend {
+	old.Protocol = either(b.Protocol, old.Protocol)
+	old.Host = either(b.Host, old.Host)
+	old.Port = either(b.Port, old.Port)
+	old.Weight = either(b.Weight, old.Weight)
+	old.Admin = either(b.Admin, old.Admin)
+	return old
+}
+
+// either returns given unless it is the zero value, which means "not given".
+func either[T comparable](given, otherwise T) T {
+	var zero T
+	if given == zero {
+		return otherwise
+	}
+	return given
+}

@@ -1,0 +1,360 @@
+package state
+
+import (
+	"slices"
+	"strings"
+)
+
+// newOp returns an empty operation of that kind to decode into, nil if there is
+// no such kind.
+func newOp(kind string) Op {
+	for _, op := range []Op{
+		&InitCluster{}, &Seed{},
+		&CreatePool{}, &UpdatePool{}, &DeletePool{},
+		&AddBackend{}, &UpdateBackend{}, &RemoveBackend{},
+		&PutRoute{}, &RemoveRoute{},
+		&SetHealth{},
+	} {
+		if op.kind() == kind {
+			return op
+		}
+	}
+	return nil
+}
+
+// InitCluster gives a new cluster its id. It is the first command of every
+// cluster; a second one with the same id changes nothing.
+type InitCluster struct {
+	ClusterID string `json:"cluster_id"`
+}
+
+func (*InitCluster) kind() string { return "init_cluster" }
+
+func (op *InitCluster) apply(c *content, _ int64) *Error {
+	if op.ClusterID == "" {
+		return invalid("cluster_id", "must not be empty")
+	}
+	if c.ClusterID != "" && c.ClusterID != op.ClusterID {
+		return &Error{Code: Conflict, Field: "cluster_id", Message: "the cluster already has the id " + c.ClusterID}
+	}
+	c.ClusterID = op.ClusterID
+	return nil
+}
+
+// Seed adds backends to the default pool of a cluster that has no pool yet, and
+// changes nothing otherwise.
+type Seed struct {
+	Backends []Backend `json:"backends"`
+}
+
+func (*Seed) kind() string { return "seed" }
+
+func (op *Seed) apply(c *content, at int64) *Error {
+	if len(c.Pools) > 0 {
+		return nil
+	}
+	for _, b := range op.Backends {
+		add := AddBackend{Pool: DefaultPool, Backend: b}
+		if err := add.apply(c, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CreatePool makes a pool, with any backends it names.
+type CreatePool struct {
+	Pool Pool `json:"pool"`
+}
+
+func (*CreatePool) kind() string { return "create_pool" }
+
+func (op *CreatePool) apply(c *content, at int64) *Error {
+	if _, found := c.findPool(op.Pool.Name); found {
+		return exists("name", "pool", op.Pool.Name)
+	}
+	pool := op.Pool.withDefaults()
+	pool.Backends = nil
+	if err := pool.validate(); err != nil {
+		return err
+	}
+	c.putPool(&pool)
+	for _, b := range op.Pool.Backends {
+		add := AddBackend{Pool: pool.Name, Backend: b}
+		if err := add.apply(c, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// UpdatePool changes what Pool names of the pool with that name, backends aside.
+type UpdatePool struct {
+	Pool Pool `json:"pool"`
+}
+
+func (*UpdatePool) kind() string { return "update_pool" }
+
+func (op *UpdatePool) apply(c *content, _ int64) *Error {
+	i, found := c.findPool(op.Pool.Name)
+	if !found {
+		return notFound("pool", op.Pool.Name)
+	}
+	pool := op.Pool.over(*c.Pools[i])
+	if err := pool.validate(); err != nil {
+		return err
+	}
+	c.putPool(&pool)
+	return nil
+}
+
+// DeletePool removes a pool and its backends. A pool that a route names stays.
+type DeletePool struct {
+	Name string `json:"name"`
+}
+
+func (*DeletePool) kind() string { return "delete_pool" }
+
+func (op *DeletePool) apply(c *content, _ int64) *Error {
+	i, found := c.findPool(op.Name)
+	if !found {
+		return notFound("pool", op.Name)
+	}
+	for _, r := range c.Routes {
+		if r.Pool == op.Name {
+			return &Error{Code: Conflict, Field: "name", Message: "pool " + op.Name + " is in use by the route " + r.Host + r.Path + "; remove the route first"}
+		}
+	}
+	c.Pools = slices.Delete(slices.Clone(c.Pools), i, i+1)
+	return nil
+}
+
+// AddBackend adds a backend at the end of a pool. The default pool is made if it
+// is not there.
+type AddBackend struct {
+	Pool    string  `json:"pool"`
+	Backend Backend `json:"backend"`
+}
+
+func (*AddBackend) kind() string { return "add_backend" }
+
+func (op *AddBackend) apply(c *content, at int64) *Error {
+	pool, err := c.poolForBackend(op.Pool)
+	if err != nil {
+		return err
+	}
+	b := op.Backend.withDefaults()
+	b.Health, b.Since = Starting, at
+	if err := b.validate(); err != nil {
+		return err
+	}
+	if err := c.unique(pool, &b); err != nil {
+		return err
+	}
+	pool.Backends = append(pool.Backends, b)
+	c.putPool(pool)
+	return nil
+}
+
+// poolForBackend returns a copy of the pool for a new backend to go into.
+func (c *content) poolForBackend(name string) (*Pool, *Error) {
+	if i, found := c.findPool(name); found {
+		return c.Pools[i].clone(), nil
+	}
+	if name != DefaultPool {
+		return nil, notFound("pool", name)
+	}
+	pool := Pool{Name: DefaultPool}.withDefaults()
+	return &pool, nil
+}
+
+// unique says whether b may go into the pool: its name and address must be new
+// to the pool, its id new to the cluster.
+func (c *content) unique(pool *Pool, b *Backend) *Error {
+	for i := range pool.Backends {
+		other := &pool.Backends[i]
+		if other.Name == b.Name {
+			return exists("name", "backend", b.Name)
+		}
+		if err := other.sameAddress(b); err != nil {
+			return err
+		}
+	}
+	for _, p := range c.Pools {
+		if slices.ContainsFunc(p.Backends, func(o Backend) bool { return o.ID == b.ID }) {
+			return exists("id", "backend", b.ID)
+		}
+	}
+	return nil
+}
+
+// sameAddress refuses a second backend at one address: it would take a double
+// share of the traffic without anyone having said so.
+func (b *Backend) sameAddress(other *Backend) *Error {
+	if b.Host != other.Host || b.Port != other.Port {
+		return nil
+	}
+	return &Error{Code: Exists, Field: "url", Message: "backend " + b.Name + " of this pool already has the address " + b.Addr() + "; give it a weight instead"}
+}
+
+// UpdateBackend changes what Patch names of a backend. A backend that moves to
+// another address is starting again.
+type UpdateBackend struct {
+	Pool  string  `json:"pool"`
+	Name  string  `json:"name"`
+	Patch Backend `json:"patch"`
+}
+
+func (*UpdateBackend) kind() string { return "update_backend" }
+
+func (op *UpdateBackend) apply(c *content, at int64) *Error {
+	pool, i, err := c.backendToChange(op.Pool, op.Name)
+	if err != nil {
+		return err
+	}
+	old := pool.Backends[i]
+	b := op.Patch.over(old)
+	if err := b.validate(); err != nil {
+		return err
+	}
+	if b.URL() != old.URL() {
+		b.Health, b.Since = Starting, at
+	}
+	for j := range pool.Backends {
+		if j == i {
+			continue
+		}
+		if err := pool.Backends[j].sameAddress(&b); err != nil {
+			return err
+		}
+	}
+	pool.Backends[i] = b
+	c.putPool(pool)
+	return nil
+}
+
+// RemoveBackend takes a backend out of a pool.
+type RemoveBackend struct {
+	Pool string `json:"pool"`
+	Name string `json:"name"`
+}
+
+func (*RemoveBackend) kind() string { return "remove_backend" }
+
+func (op *RemoveBackend) apply(c *content, _ int64) *Error {
+	pool, i, err := c.backendToChange(op.Pool, op.Name)
+	if err != nil {
+		return err
+	}
+	pool.Backends = slices.Delete(pool.Backends, i, i+1)
+	c.putPool(pool)
+	return nil
+}
+
+// backendToChange returns a copy of the pool and the place of the backend in it.
+func (c *content) backendToChange(poolName, name string) (*Pool, int, *Error) {
+	at, found := c.findPool(poolName)
+	if !found {
+		return nil, 0, notFound("pool", poolName)
+	}
+	i := c.Pools[at].findBackend(name)
+	if i < 0 {
+		return nil, 0, notFound("backend", name)
+	}
+	return c.Pools[at].clone(), i, nil
+}
+
+// PutRoute adds a route, or sends an existing one to another pool.
+type PutRoute struct {
+	Route Route `json:"route"`
+}
+
+func (*PutRoute) kind() string { return "put_route" }
+
+func (op *PutRoute) apply(c *content, _ int64) *Error {
+	route := op.Route
+	route.Host = strings.ToLower(route.Host)
+	route.Path = either(route.Path, "/")
+	if err := route.validate(); err != nil {
+		return err
+	}
+	if _, found := c.findPool(route.Pool); !found {
+		return notFound("pool", route.Pool)
+	}
+	i, found := c.findRoute(route)
+	c.Routes = slices.Clone(c.Routes)
+	if found {
+		c.Routes[i] = route
+	} else {
+		c.Routes = slices.Insert(c.Routes, i, route)
+	}
+	return nil
+}
+
+// RemoveRoute takes the route for a host and a path away.
+type RemoveRoute struct {
+	Host string `json:"host"`
+	Path string `json:"path"`
+}
+
+func (*RemoveRoute) kind() string { return "remove_route" }
+
+func (op *RemoveRoute) apply(c *content, _ int64) *Error {
+	route := Route{Host: strings.ToLower(op.Host), Path: either(op.Path, "/")}
+	i, found := c.findRoute(route)
+	if !found {
+		return notFound("route", route.Host+route.Path)
+	}
+	c.Routes = slices.Delete(slices.Clone(c.Routes), i, i+1)
+	return nil
+}
+
+// SetHealth commits verdicts. A verdict on a backend that has gone, or has moved
+// since it was probed, is passed over: it came too late.
+type SetHealth struct {
+	Verdicts []Verdict `json:"verdicts"`
+}
+
+// Verdict is a health that a majority of a backend's observers agreed on.
+type Verdict struct {
+	BackendID string `json:"backend_id"`
+	// URL is the address that was probed.
+	URL    string `json:"url"`
+	Health Health `json:"health"`
+}
+
+func (*SetHealth) kind() string { return "set_health" }
+
+func (op *SetHealth) apply(c *content, at int64) *Error {
+	verdicts := make(map[string]Verdict, len(op.Verdicts))
+	for _, v := range op.Verdicts {
+		if v.Health != Healthy && v.Health != Unhealthy {
+			return invalid("health", "must be healthy or unhealthy, not %q", v.Health)
+		}
+		verdicts[v.BackendID] = v
+	}
+	for _, pool := range c.Pools {
+		if changed := pool.judged(verdicts, at); changed != nil {
+			c.putPool(changed)
+		}
+	}
+	return nil
+}
+
+// judged returns a copy of the pool with the verdicts on its backends, nil if
+// they change nothing.
+func (p *Pool) judged(verdicts map[string]Verdict, at int64) *Pool {
+	var changed *Pool
+	for i := range p.Backends {
+		b := &p.Backends[i]
+		v, ok := verdicts[b.ID]
+		if !ok || v.URL != b.URL() || v.Health == b.Health {
+			continue
+		}
+		if changed == nil {
+			changed = p.clone()
+		}
+		changed.Backends[i].Health, changed.Backends[i].Since = v.Health, at
+	}
+	return changed
+}

@@ -1,0 +1,122 @@
+package state
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Names are used in URLs, metrics and command lines, so they are kept to what
+// needs no quoting in any of them.
+var (
+	namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+	hostPattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$`)
+)
+
+const (
+	maxWeight   = 256
+	maxDuration = 24 * time.Hour
+	minInterval = 10 * time.Millisecond
+)
+
+func (p *Pool) validate() *Error {
+	if err := validName("name", p.Name); err != nil {
+		return err
+	}
+	if p.Strategy != RoundRobin {
+		return invalid("strategy", "must be %s, not %q", RoundRobin, p.Strategy)
+	}
+	if p.WhenAllDown != Reject && p.WhenAllDown != FailOpen {
+		return invalid("when_all_down", "must be %s or %s, not %q", Reject, FailOpen, p.WhenAllDown)
+	}
+	if err := p.HealthCheck.validate(); err != nil {
+		return err
+	}
+	if err := validDuration("timeouts.connect", p.Timeouts.Connect, time.Millisecond, maxDuration); err != nil {
+		return err
+	}
+	return validDuration("timeouts.request", p.Timeouts.Request, time.Millisecond, maxDuration)
+}
+
+func (h *HealthCheck) validate() *Error {
+	if h.Type != "http" && h.Type != "tcp" {
+		return invalid("health_check.type", "must be http or tcp, not %q", h.Type)
+	}
+	if !strings.HasPrefix(h.Path, "/") || !printable(h.Path) {
+		return invalid("health_check.path", "must begin with / and hold no space or control character, not %q", h.Path)
+	}
+	if err := validDuration("health_check.interval", h.Interval, minInterval, maxDuration); err != nil {
+		return err
+	}
+	if err := validDuration("health_check.timeout", h.Timeout, time.Millisecond, time.Duration(h.Interval)); err != nil {
+		return err
+	}
+	if h.Rise < 1 || h.Rise > 100 {
+		return invalid("health_check.rise", "must be 1 to 100, not %d", h.Rise)
+	}
+	if h.Fall < 1 || h.Fall > 100 {
+		return invalid("health_check.fall", "must be 1 to 100, not %d", h.Fall)
+	}
+	return nil
+}
+
+func (b *Backend) validate() *Error {
+	if b.ID == "" {
+		return invalid("id", "must not be empty")
+	}
+	if err := validName("name", b.Name); err != nil {
+		return err
+	}
+	if b.Protocol != "http" && b.Protocol != "https" {
+		return invalid("protocol", "must be http or https, not %q", b.Protocol)
+	}
+	if !validHost(b.Host) {
+		return invalid("host", "must be an IP address or a host name, not %q", b.Host)
+	}
+	if b.Port < 1 || b.Port > 65535 {
+		return invalid("port", "must be 1 to 65535, not %d", b.Port)
+	}
+	if b.Weight < 1 || b.Weight > maxWeight {
+		return invalid("weight", "must be 1 to %d, not %d; to stop traffic set admin to drain or maint", maxWeight, b.Weight)
+	}
+	if b.Admin != Ready && b.Admin != Drain && b.Admin != Maint {
+		return invalid("admin", "must be ready, drain or maint, not %q", b.Admin)
+	}
+	return nil
+}
+
+func (r *Route) validate() *Error {
+	if r.Host != "" && !validHost(r.Host) {
+		return invalid("host", "must be a host name or empty for any, not %q", r.Host)
+	}
+	if !strings.HasPrefix(r.Path, "/") || !printable(r.Path) {
+		return invalid("path", "must begin with / and hold no space or control character, not %q", r.Path)
+	}
+	return validName("pool", r.Pool)
+}
+
+func validName(field, name string) *Error {
+	if !namePattern.MatchString(name) {
+		return invalid(field, "must be 1 to 63 letters, digits, dots, dashes or underscores, with a letter or digit at both ends, not %q", name)
+	}
+	return nil
+}
+
+func validHost(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	return len(host) <= 253 && hostPattern.MatchString(host)
+}
+
+func validDuration(field string, d Duration, least, most time.Duration) *Error {
+	if time.Duration(d) < least || time.Duration(d) > most {
+		return invalid(field, "must be %s to %s, not %s", least, most, d)
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
