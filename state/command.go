@@ -17,7 +17,7 @@ type Command struct {
 	ID string
 	// At is the proposer's clock, in milliseconds since 1970.
 	At int64
-	// IfIndex, unless 0, makes the command conditional: it fails with Conflict if
+	// IfIndex, unless 0, makes the command conditional: it fails with Stale if
 	// the view has another index when the command is applied.
 	IfIndex uint64
 	// Op is what to do.
@@ -70,12 +70,17 @@ func decodeOp(kind string, body []byte) (Op, error) {
 	if op == nil {
 		return nil, fmt.Errorf("cannot read command: unknown operation %q; upgrade this binary", kind)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	// An unknown field was written by a newer binary; to pass over it would let
-	// two nodes make different views of one log.
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(op); err != nil {
+	if err := unmarshalStrictly(body, op); err != nil {
 		return nil, fmt.Errorf("cannot read command %s: %w", kind, err)
 	}
 	return op, nil
+}
+
+// unmarshalStrictly refuses a field that it does not know. It was written by a
+// newer binary; to pass over it would let two nodes make different views of one
+// log.
+func unmarshalStrictly(data []byte, value any) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(value)
 }

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -75,10 +74,8 @@ func (m *Machine) remember(id string, result Result) {
 	if id == "" {
 		return
 	}
-	if len(m.recent) == remembered {
-		m.recent = m.recent[1:]
-	}
 	m.recent = append(m.recent, applied{id, result})
+	m.recent = m.recent[max(0, len(m.recent)-remembered):]
 }
 
 // Snapshot is the machine's whole state at one index, fixed when it was taken.
@@ -110,13 +107,23 @@ func (s Snapshot) Encode() ([]byte, error) {
 
 // Restore returns the machine that the snapshot was taken of.
 func Restore(data []byte) (*Machine, error) {
-	var file snapshotFile
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	if err := decoder.Decode(&file); err != nil {
+	var header struct{ Version int }
+	if err := json.Unmarshal(data, &header); err != nil {
 		return nil, fmt.Errorf("cannot read snapshot: %w", err)
 	}
-	if file.Version != snapshotVersion {
-		return nil, fmt.Errorf("cannot read snapshot of version %d: this binary knows version %d; upgrade it", file.Version, snapshotVersion)
+	if header.Version != snapshotVersion {
+		return nil, fmt.Errorf("cannot read snapshot of version %d: this binary knows version %d; upgrade it", header.Version, snapshotVersion)
+	}
+	var file snapshotFile
+	if err := unmarshalStrictly(data, &file); err != nil {
+		return nil, fmt.Errorf("cannot read snapshot: %w", err)
+	}
+	if err := file.Content.check(); err != nil {
+		return nil, fmt.Errorf("cannot use snapshot: %w", err)
 	}
 	return &Machine{view: newView(file.Index, file.Content), recent: file.Recent}, nil
 }
+
+// Snapshot gives the view in the form of a snapshot, without the memory of
+// requests that a machine has besides.
+func (v *View) Snapshot() Snapshot { return Snapshot{view: v} }

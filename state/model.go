@@ -191,6 +191,7 @@ func (t Timeouts) over(old Timeouts) Timeouts {
 }
 
 func (b Backend) withDefaults() Backend {
+	b.Host = canonicalHost(b.Host)
 	b.Protocol = either(b.Protocol, "http")
 	b.Weight = either(b.Weight, 1)
 	b.Admin = either(b.Admin, Ready)
@@ -201,7 +202,7 @@ func (b Backend) withDefaults() Backend {
 // name does not change, and health is the cluster's to say.
 func (b Backend) over(old Backend) Backend {
 	old.Protocol = either(b.Protocol, old.Protocol)
-	old.Host = either(b.Host, old.Host)
+	old.Host = either(canonicalHost(b.Host), old.Host)
 	old.Port = either(b.Port, old.Port)
 	old.Weight = either(b.Weight, old.Weight)
 	old.Admin = either(b.Admin, old.Admin)

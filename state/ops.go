@@ -1,9 +1,6 @@
 package state
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // newOp returns an empty operation of that kind to decode into, nil if there is
 // no such kind.
@@ -125,7 +122,7 @@ func (op *DeletePool) apply(c *content, _ int64) *Error {
 			return &Error{Code: Conflict, Field: "name", Message: "pool " + op.Name + " is in use by the route " + r.Host + r.Path + "; remove the route first"}
 		}
 	}
-	c.Pools = slices.Delete(slices.Clone(c.Pools), i, i+1)
+	c.Pools = without(c.Pools, i)
 	return nil
 }
 
@@ -246,7 +243,7 @@ func (op *RemoveBackend) apply(c *content, _ int64) *Error {
 	if err != nil {
 		return err
 	}
-	pool.Backends = slices.Delete(pool.Backends, i, i+1)
+	pool.Backends = without(pool.Backends, i)
 	c.putPool(pool)
 	return nil
 }
@@ -273,7 +270,7 @@ func (*PutRoute) kind() string { return "put_route" }
 
 func (op *PutRoute) apply(c *content, _ int64) *Error {
 	route := op.Route
-	route.Host = strings.ToLower(route.Host)
+	route.Host = canonicalHost(route.Host)
 	route.Path = either(route.Path, "/")
 	if err := route.validate(); err != nil {
 		return err
@@ -300,12 +297,12 @@ type RemoveRoute struct {
 func (*RemoveRoute) kind() string { return "remove_route" }
 
 func (op *RemoveRoute) apply(c *content, _ int64) *Error {
-	route := Route{Host: strings.ToLower(op.Host), Path: either(op.Path, "/")}
+	route := Route{Host: canonicalHost(op.Host), Path: either(op.Path, "/")}
 	i, found := c.findRoute(route)
 	if !found {
 		return notFound("route", route.Host+route.Path)
 	}
-	c.Routes = slices.Delete(slices.Clone(c.Routes), i, i+1)
+	c.Routes = without(c.Routes, i)
 	return nil
 }
 

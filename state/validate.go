@@ -103,11 +103,22 @@ func validName(field, name string) *Error {
 	return nil
 }
 
+// validHost refuses an IPv6 zone: it means something on one node only, and may
+// hold any character.
 func validHost(host string) bool {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return true
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Zone() == ""
 	}
 	return len(host) <= 253 && hostPattern.MatchString(host)
+}
+
+// canonicalHost gives the one spelling under which hosts are kept, so that two
+// spellings of one address are seen to be the same.
+func canonicalHost(host string) string {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Unmap().String()
+	}
+	return strings.ToLower(host)
 }
 
 func validDuration(field string, d Duration, least, most time.Duration) *Error {

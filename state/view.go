@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"sync"
 )
@@ -72,13 +73,30 @@ func (c *content) findPool(name string) (int, bool) {
 }
 
 func (c *content) findRoute(r Route) (int, bool) {
-	return slices.BinarySearchFunc(c.Routes, r, func(a, b Route) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))
-	})
+	return slices.BinarySearchFunc(c.Routes, r, Route.compare)
+}
+
+func (r Route) compare(other Route) int {
+	return cmp.Or(cmp.Compare(r.Host, other.Host), cmp.Compare(r.Path, other.Path))
 }
 
 func (p *Pool) findBackend(name string) int {
 	return slices.IndexFunc(p.Backends, func(b Backend) bool { return b.Name == name })
+}
+
+// check says whether pools and routes are in the order that lookups rely on.
+func (c *content) check() error {
+	for i, p := range c.Pools {
+		if p == nil || i > 0 && c.Pools[i-1].Name >= p.Name {
+			return fmt.Errorf("pool %d is missing or out of order", i)
+		}
+	}
+	for i, r := range c.Routes {
+		if i > 0 && c.Routes[i-1].compare(r) >= 0 {
+			return fmt.Errorf("route %d is out of order", i)
+		}
+	}
+	return nil
 }
 
 // putPool gives c a pool slice of its own with p in it, so that older views keep
@@ -92,6 +110,11 @@ func (c *content) putPool(p *Pool) {
 	c.Pools = slices.Clone(c.Pools)
 	c.Pools[i] = p
 }
+
+// without gives a new slice that lacks element i. The last element leaves nil, as
+// in a view that never had one: the same facts have the same digest, whatever
+// the way to them.
+func without[T any](s []T, i int) []T { return slices.Concat(s[:i], s[i+1:]) }
 
 // clone copies a pool so that its backends can be changed.
 func (p *Pool) clone() *Pool {

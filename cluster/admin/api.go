@@ -1,0 +1,144 @@
+package admin
+
+import (
+	"time"
+
+	"lbnode/cluster"
+	"lbnode/state"
+)
+
+// timeFormat is how times are written: RFC 3339 in UTC, to the millisecond.
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// Pool is a pool as /v1 shows it.
+type Pool struct {
+	Name        string      `json:"name"`
+	Strategy    string      `json:"strategy"`
+	HealthCheck HealthCheck `json:"health_check"`
+	Timeouts    Timeouts    `json:"timeouts"`
+	WhenAllDown string      `json:"when_all_down"`
+	Backends    []Backend   `json:"backends"`
+}
+
+// PoolSpec is a pool as it is written. What is left out takes the default when
+// the pool is created, and stays as it is when it is changed.
+type PoolSpec struct {
+	Name        string        `json:"name,omitempty"`
+	Strategy    string        `json:"strategy,omitempty"`
+	HealthCheck HealthCheck   `json:"health_check,omitzero"`
+	Timeouts    Timeouts      `json:"timeouts,omitzero"`
+	WhenAllDown string        `json:"when_all_down,omitempty"`
+	Backends    []BackendSpec `json:"backends,omitempty"` // on creation only
+}
+
+// HealthCheck is a [state.HealthCheck] of which parts may be left out in writing.
+type HealthCheck struct {
+	Type     string         `json:"type,omitempty"`
+	Path     string         `json:"path,omitempty"`
+	Interval state.Duration `json:"interval,omitzero"`
+	Timeout  state.Duration `json:"timeout,omitzero"`
+	Rise     int            `json:"rise,omitempty"`
+	Fall     int            `json:"fall,omitempty"`
+}
+
+// Timeouts are [state.Timeouts] of which parts may be left out in writing.
+type Timeouts struct {
+	Connect state.Duration `json:"connect,omitzero"`
+	Request state.Duration `json:"request,omitzero"`
+}
+
+// Backend is a backend as /v1 shows it.
+type Backend struct {
+	ID       string       `json:"id"`
+	Name     string       `json:"name"`
+	Protocol string       `json:"protocol"`
+	Host     string       `json:"host"`
+	Port     int          `json:"port"`
+	URL      string       `json:"url"`
+	Weight   int          `json:"weight"`
+	Admin    state.Admin  `json:"admin"`
+	Health   state.Health `json:"health"`
+	Healthy  bool         `json:"healthy"`
+	// Since is when Health last changed, RFC 3339.
+	Since string `json:"since"`
+	// LastHealthCheck is when the node that answers last probed the backend, RFC
+	// 3339, empty if it has not.
+	LastHealthCheck string `json:"last_health_check"`
+}
+
+// BackendSpec is a backend as it is written: its address is either URL, or
+// Protocol, Host and Port. What is left out takes the default when the backend is
+// created, and stays as it is when it is changed.
+type BackendSpec struct {
+	Name     string      `json:"name,omitempty"`
+	URL      string      `json:"url,omitempty"`
+	Protocol string      `json:"protocol,omitempty"`
+	Host     string      `json:"host,omitempty"`
+	Port     int         `json:"port,omitempty"`
+	Weight   int         `json:"weight,omitempty"`
+	Admin    state.Admin `json:"admin,omitempty"`
+}
+
+// Route is a route, shown and written alike. An empty Host is any host; a Path
+// that is left out is "/".
+type Route struct {
+	Host string `json:"host" zero:"allowed"`
+	Path string `json:"path,omitempty"`
+	Pool string `json:"pool"`
+}
+
+func newPool(p *state.Pool, local cluster.Local) Pool {
+	return Pool{
+		Name:        p.Name,
+		Strategy:    p.Strategy,
+		HealthCheck: HealthCheck(p.HealthCheck),
+		Timeouts:    Timeouts(p.Timeouts),
+		WhenAllDown: p.WhenAllDown,
+		Backends:    newBackends(p, local),
+	}
+}
+
+func newBackends(p *state.Pool, local cluster.Local) []Backend {
+	backends := make([]Backend, len(p.Backends))
+	for i := range p.Backends {
+		backends[i] = newBackend(&p.Backends[i], local)
+	}
+	return backends
+}
+
+func newBackend(b *state.Backend, local cluster.Local) Backend {
+	checked := ""
+	if o := local.Backends[b.ID].Observation; o != nil && o.URL == b.URL() {
+		checked = formatTime(o.At)
+	}
+	return Backend{
+		ID:              b.ID,
+		Name:            b.Name,
+		Protocol:        b.Protocol,
+		Host:            b.Host,
+		Port:            b.Port,
+		URL:             b.URL(),
+		Weight:          b.Weight,
+		Admin:           b.Admin,
+		Health:          b.Health,
+		Healthy:         b.Healthy(),
+		Since:           formatMillis(b.Since),
+		LastHealthCheck: checked,
+	}
+}
+
+// formatTime gives "" for the zero time.
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(timeFormat)
+}
+
+// formatMillis formats milliseconds since 1970, "" for 0.
+func formatMillis(ms int64) string {
+	if ms == 0 {
+		return ""
+	}
+	return formatTime(time.UnixMilli(ms))
+}

@@ -1,0 +1,211 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	defaultPortText = "8404"
+	// clientTimeout bounds a call; the server takes up to leaveTimeout for one.
+	clientTimeout = leaveTimeout + 10*time.Second
+	// maxAnswer bounds what is read of an answer, in bytes.
+	maxAnswer = 64 << 20
+)
+
+// Client calls the admin API of one node. Its errors are a [*Problem] when the
+// node refused, and else say why the node could not be asked. It may be used
+// concurrently.
+type Client struct {
+	addr  string // host:port
+	token string
+	http  *http.Client
+}
+
+// NewClient returns a client of the node whose admin listener is at addr: host or
+// host:port, of which the host may be left out for this machine. The token may be
+// empty. It does not connect yet.
+func NewClient(addr, token string) *Client {
+	return &Client{
+		addr:  completeAddr(addr),
+		token: token,
+		http: &http.Client{
+			Timeout: clientTimeout,
+			// No proxy from the environment: the admin API is near, and the token is
+			// not for others.
+			Transport:     &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+func completeAddr(addr string) string {
+	addr = strings.TrimSuffix(strings.TrimPrefix(addr, "http://"), "/")
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		host, port = strings.Trim(addr, "[]"), defaultPortText
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// Cluster returns the whole cluster as the node sees it.
+func (c *Client) Cluster(ctx context.Context) (*ClusterView, error) {
+	return call[*ClusterView](ctx, c, "GET", "/cluster", nil)
+}
+
+// Pools returns all pools, sorted by name.
+func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
+	return call[[]Pool](ctx, c, "GET", "/v1/pools", nil)
+}
+
+// CreatePool makes a pool and returns it.
+func (c *Client) CreatePool(ctx context.Context, pool PoolSpec) (*Pool, error) {
+	return call[*Pool](ctx, c, "POST", "/v1/pools", pool)
+}
+
+// UpdatePool changes what the spec names of a pool and returns the pool.
+func (c *Client) UpdatePool(ctx context.Context, name string, change PoolSpec) (*Pool, error) {
+	return call[*Pool](ctx, c, "PATCH", poolPath(name), change)
+}
+
+// DeletePool removes a pool and its backends.
+func (c *Client) DeletePool(ctx context.Context, name string) error {
+	_, err := call[none](ctx, c, "DELETE", poolPath(name), nil)
+	return err
+}
+
+// Backends returns the backends of a pool in their order.
+func (c *Client) Backends(ctx context.Context, pool string) ([]Backend, error) {
+	return call[[]Backend](ctx, c, "GET", poolPath(pool)+"/backends", nil)
+}
+
+// AddBackend adds a backend to a pool and returns it.
+func (c *Client) AddBackend(ctx context.Context, pool string, backend BackendSpec) (*Backend, error) {
+	return call[*Backend](ctx, c, "POST", poolPath(pool)+"/backends", backend)
+}
+
+// UpdateBackend changes what the spec names of a backend and returns the backend.
+func (c *Client) UpdateBackend(ctx context.Context, pool, name string, change BackendSpec) (*Backend, error) {
+	return call[*Backend](ctx, c, "PATCH", backendPath(pool, name), change)
+}
+
+// RemoveBackend takes a backend out of a pool.
+func (c *Client) RemoveBackend(ctx context.Context, pool, name string) error {
+	_, err := call[none](ctx, c, "DELETE", backendPath(pool, name), nil)
+	return err
+}
+
+// Routes returns all routes, sorted by host, then path.
+func (c *Client) Routes(ctx context.Context) ([]Route, error) {
+	return call[[]Route](ctx, c, "GET", "/v1/routes", nil)
+}
+
+// PutRoute makes a route, or sends an existing one to another pool, and returns
+// it.
+func (c *Client) PutRoute(ctx context.Context, route Route) (*Route, error) {
+	return call[*Route](ctx, c, "POST", "/v1/routes", route)
+}
+
+// RemoveRoute takes the route for a host and a path away.
+func (c *Client) RemoveRoute(ctx context.Context, host, path string) error {
+	query := url.Values{"host": {host}, "path": {path}}
+	_, err := call[none](ctx, c, "DELETE", "/v1/routes?"+query.Encode(), nil)
+	return err
+}
+
+// Leave takes the node out of its cluster for good, after which it stops.
+func (c *Client) Leave(ctx context.Context) error {
+	_, err := call[none](ctx, c, "POST", "/v1/leave", nil)
+	return err
+}
+
+// none is the body of an answer that has none.
+type none struct{}
+
+// call sends a request with body, if any, as JSON and decodes the answer.
+func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
+	var answer T
+	data, err := c.send(ctx, method, path, body)
+	if err != nil || len(data) == 0 {
+		return answer, err
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return answer, fmt.Errorf("cannot read the answer of %s to %s %s: %w", c.addr, method, path, err)
+	}
+	return answer, nil
+}
+
+func (c *Client) send(ctx context.Context, method, path string, body any) ([]byte, error) {
+	req, err := c.newRequest(ctx, method, path, body)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask lbnode at %s: %w", c.addr, innermost(err))
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	return data, c.refusal(resp, data)
+}
+
+func (c *Client) newRequest(ctx context.Context, method, path string, body any) (*http.Request, error) {
+	var data bytes.Buffer
+	if body != nil {
+		if err := json.NewEncoder(&data).Encode(body); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.addr+path, &data)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return req, nil
+}
+
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("cannot wait for lbnode at %s: %w", c.addr, ctx.Err())
+	}
+	return fmt.Errorf("cannot reach lbnode at %s: %w; is the node running? set -admin or LBNODE_ADMIN", c.addr, innermost(err))
+}
+
+// refusal makes an error of an answer that is not a success.
+func (c *Client) refusal(resp *http.Response, data []byte) error {
+	if resp.StatusCode < 300 {
+		return nil
+	}
+	var problem Problem
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if kind == "application/problem+json" && json.Unmarshal(data, &problem) == nil && problem.Detail != "" {
+		return &problem
+	}
+	return errors.New(c.addr + " answered " + resp.Status + ", not as lbnode does; is -admin right?")
+}
+
+func backendPath(pool, name string) string {
+	return poolPath(pool) + "/backends/" + url.PathEscape(name)
+}

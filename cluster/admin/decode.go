@@ -1,0 +1,214 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+
+	"lbnode/state"
+)
+
+// maxBody is the size of the largest request body, in bytes.
+const maxBody = 1 << 20
+
+// readBody reads the JSON object in the body of r into the struct that into
+// points at. In it, a zero field then means one that was not given: what is
+// given as null, "", 0 or "0s" is refused, for the cluster could not tell it
+// from what was left out.
+func readBody(w http.ResponseWriter, r *http.Request, into any) error {
+	if err := checkContentType(r); err != nil {
+		return err
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return &Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", maxBody)}
+	}
+	if err != nil {
+		return badRequest("", "cannot read the body: "+err.Error(), "")
+	}
+	var object json.RawMessage
+	if err := json.Unmarshal(data, &object); err != nil {
+		return badJSON(err)
+	}
+	if object[0] != '{' {
+		return badRequest("", "the body is not a JSON object", `send an object such as {"name": "web"}`)
+	}
+	return fill(object, reflect.ValueOf(into).Elem(), "")
+}
+
+func checkContentType(r *http.Request) error {
+	given := r.Header.Get("Content-Type")
+	kind, _, _ := mime.ParseMediaType(given)
+	if kind == "application/json" || kind == "application/merge-patch+json" && r.Method == http.MethodPatch {
+		return nil
+	}
+	return &Problem{
+		Status: http.StatusUnsupportedMediaType,
+		Detail: fmt.Sprintf("the body has the content type %q, not JSON", given),
+		Hint:   "send it with the header Content-Type: application/json",
+	}
+}
+
+func badJSON(err error) error {
+	detail := "the body is not valid JSON: " + err.Error()
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		detail = fmt.Sprintf("the body is not valid JSON at byte %d: %s", syntax.Offset, syntax)
+	}
+	return badRequest("", detail, "")
+}
+
+// fill sets v, which stands at path in the body, to the JSON value in raw.
+func fill(raw json.RawMessage, v reflect.Value, path string) error {
+	switch {
+	case raw[0] == 'n':
+		return invalid(path, "must not be null; to leave a value as it is, leave it out")
+	case v.Kind() == reflect.Struct:
+		return fillObject(raw, v, path)
+	case v.Kind() == reflect.Slice:
+		return fillList(raw, v, path)
+	}
+	return fillValue(raw, v, path)
+}
+
+func fillObject(raw json.RawMessage, v reflect.Value, path string) error {
+	if raw[0] != '{' {
+		return invalid(path, "must be an object, not %s", clip(raw))
+	}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.Token() // the brace
+	var given []string
+	for decoder.More() {
+		token, err := decoder.Token()
+		if err != nil {
+			return badJSON(err)
+		}
+		key := token.(string)
+		if slices.Contains(given, key) {
+			return badRequest(join(path, key), fmt.Sprintf("%q is given twice", join(path, key)), "")
+		}
+		given = append(given, key)
+		if err := fillKey(decoder, v, path, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillKey sets the field of v that belongs to key to the decoder's next value.
+func fillKey(decoder *json.Decoder, v reflect.Value, path, key string) error {
+	i := slices.Index(keysOf(v.Type()), key)
+	if i < 0 {
+		return unknownKey(v.Type(), path, key)
+	}
+	var value json.RawMessage
+	if err := decoder.Decode(&value); err != nil {
+		return badJSON(err)
+	}
+	if err := fill(value, v.Field(i), join(path, key)); err != nil {
+		return err
+	}
+	if v.Field(i).IsZero() && v.Type().Field(i).Tag.Get("zero") == "" && v.Field(i).Kind() != reflect.Struct {
+		return invalid(join(path, key), "must not be %s; to leave it as it is, leave it out", clip(value))
+	}
+	return nil
+}
+
+func fillList(raw json.RawMessage, v reflect.Value, path string) error {
+	var items []json.RawMessage
+	if json.Unmarshal(raw, &items) != nil {
+		return invalid(path, "must be a list, not %s", clip(raw))
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
+	for i, item := range items {
+		if err := fill(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fillValue(raw json.RawMessage, v reflect.Value, path string) error {
+	err := json.Unmarshal(raw, v.Addr().Interface())
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) {
+		return invalid(path, "must be %s, not %s", describe(v), clip(raw))
+	}
+	if err != nil {
+		return invalid(path, "%s", err)
+	}
+	return nil
+}
+
+func describe(v reflect.Value) string {
+	if _, ok := v.Interface().(state.Duration); ok {
+		return `a duration such as "2s" or "500ms"`
+	}
+	if v.Kind() == reflect.Int {
+		return "an integer"
+	}
+	return "a string"
+}
+
+// keysOf lists the JSON names of a struct's fields, in their order.
+func keysOf(t reflect.Type) []string {
+	keys := make([]string, t.NumField())
+	for i := range keys {
+		keys[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	}
+	return keys
+}
+
+func unknownKey(t reflect.Type, path, key string) error {
+	if t == reflect.TypeFor[BackendSpec]() && slices.Contains(keysOf(reflect.TypeFor[Backend]()), key) {
+		return invalid(join(path, key), "belongs to the cluster and cannot be written")
+	}
+	known := keysOf(t)
+	hint := "known are " + strings.Join(known, ", ")
+	if near := nearest(key, known); near != "" {
+		hint = fmt.Sprintf("did you mean %q?", near)
+	}
+	name := clip([]byte(join(path, key)))
+	return badRequest(name, fmt.Sprintf("unknown key %q", name), hint)
+}
+
+// nearest returns the known word that word is most likely a slip of, "" if it is
+// like none.
+func nearest(word string, known []string) string {
+	best, least := "", 3
+	for _, k := range known {
+		if len(word) > 2*len(k)+2 { // spares the work on what cannot be near
+			continue
+		}
+		if d := levenshtein.ComputeDistance(word, k); d < least && d < len(k) {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// clip shortens what an answer repeats of a request.
+func clip(raw []byte) string {
+	const most = 64
+	if len(raw) > most {
+		return strings.ToValidUTF8(string(raw[:most]), "") + "…"
+	}
+	return string(raw)
+}

@@ -1,0 +1,166 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"lbnode/cluster"
+	"lbnode/state"
+)
+
+const (
+	// statusTimeout bounds asking the other nodes; those that do not answer are
+	// shown as they last were.
+	statusTimeout = 2 * time.Second
+	// proposeTimeout bounds a write, with time for an election in it.
+	proposeTimeout = 10 * time.Second
+	leaveTimeout   = 30 * time.Second
+)
+
+// Cluster is what the API needs of the cluster.
+type Cluster interface {
+	// View returns the view that this node serves, never nil.
+	View() *state.View
+	// Propose commits an operation and returns when this node has applied it. A
+	// failure of the operation itself is in the Result. Unless ifIndex is 0, the
+	// operation fails as stale if the view has another index. Errors:
+	// [cluster.ErrNoLeader] when writes cannot be taken, and those of ctx, after
+	// which the operation may still happen.
+	Propose(ctx context.Context, op state.Op, ifIndex uint64) (state.Result, error)
+	// Status asks all alive nodes and returns in about a second, quorum or not.
+	Status(ctx context.Context) cluster.Status
+	// Leave takes this node out of the cluster for good; then the process stops.
+	Leave(ctx context.Context) error
+}
+
+// Config is what a Server is made of.
+type Config struct {
+	// Cluster is read and written by the API. Required.
+	Cluster Cluster
+	// Local gives what this node alone knows of its traffic and probes, at once.
+	// Required.
+	Local func() cluster.Local
+	// Ready returns nil while this node takes traffic, else why it does not.
+	// Required.
+	Ready func() error
+	// Token, unless empty, must come as a bearer token with every request but
+	// those for /livez and /readyz.
+	Token string
+	// Version is the program's, shown by /livez?verbose.
+	Version string
+	// Log gets committed writes and internal errors; nil discards them.
+	Log *slog.Logger
+	// Metrics are served at /metrics; nil makes new ones.
+	Metrics *Metrics
+}
+
+// Server answers on the admin listener.
+type Server struct {
+	cluster Cluster
+	local   func() cluster.Local
+	ready   func() error
+	token   string
+	version string
+	log     *slog.Logger
+	metrics http.Handler
+	origins *http.CrossOriginProtection
+
+	http     http.Server
+	loopback bool           // the listener's address is; set before serving begins
+	serving  sync.WaitGroup // serve
+}
+
+// New returns a server that does not listen yet.
+func New(c Config) *Server {
+	s := &Server{
+		cluster: c.Cluster,
+		local:   c.Local,
+		ready:   c.Ready,
+		token:   c.Token,
+		version: c.Version,
+		log:     c.Log,
+		origins: http.NewCrossOriginProtection(),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
+	}
+	s.metrics = c.Metrics.handler(c.Cluster, c.Local)
+	s.http = http.Server{
+		Handler:           s.guard(s.mux()),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      leaveTimeout + 15*time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Listen binds addr and begins to answer; the address it returns has the port
+// that was chosen for port 0. It may be called once. The error names the address
+// and says what to do.
+func (s *Server) Listen(addr string) (net.Addr, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, listenError(addr, err)
+	}
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok {
+		s.loopback = tcp.IP.IsLoopback()
+	}
+	s.serving.Go(func() { s.serve(l) })
+	return l.Addr(), nil
+}
+
+func (s *Server) serve(l net.Listener) {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		s.log.Error("cannot go on listening for admin", "addr", l.Addr().String(), "err", err)
+	}
+}
+
+// Shutdown stops listening and lets requests end until ctx is done, then cuts
+// them off, which is its error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		s.http.Close()
+		err = fmt.Errorf("cannot end all admin requests in time: %w", err)
+	}
+	s.serving.Wait()
+	return err
+}
+
+func listenError(addr string, err error) error {
+	advice := "give host:port with -admin"
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		advice = "stop the other process or choose another with -admin"
+	case errors.Is(err, syscall.EACCES):
+		advice = "choose a port above 1023 with -admin"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		advice = "choose an address of this machine with -admin"
+	}
+	return fmt.Errorf("cannot listen for admin on %s: %w; %s", addr, innermost(err), advice)
+}
+
+// innermost returns the first cause of err, which alone says what happened
+// without repeating the address.
+func innermost(err error) error {
+	for {
+		cause := errors.Unwrap(err)
+		if cause == nil {
+			return err
+		}
+		err = cause
+	}
+}

@@ -1,0 +1,122 @@
+package admin
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"lbnode/state"
+)
+
+// newID makes the id of a new backend.
+func newID() string {
+	var id [16]byte
+	rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
+func invalid(field, format string, args ...any) *state.Error {
+	return &state.Error{Code: state.Invalid, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// pool gives the pool that the spec asks for, its backends with new ids.
+func (p PoolSpec) pool() (state.Pool, error) {
+	pool := state.Pool{
+		Name:        p.Name,
+		Strategy:    p.Strategy,
+		HealthCheck: state.HealthCheck(p.HealthCheck),
+		Timeouts:    state.Timeouts(p.Timeouts),
+		WhenAllDown: p.WhenAllDown,
+	}
+	for i, spec := range p.Backends {
+		b, err := spec.newBackend()
+		if err != nil {
+			err.Field = fmt.Sprintf("backends[%d].%s", i, err.Field)
+			return state.Pool{}, err
+		}
+		pool.Backends = append(pool.Backends, b)
+	}
+	return pool, nil
+}
+
+// newBackend gives the backend to add.
+func (b BackendSpec) newBackend() (state.Backend, *state.Error) {
+	backend, err := b.patch()
+	if err != nil {
+		return state.Backend{}, err
+	}
+	if backend.Host == "" {
+		return state.Backend{}, invalid("url", "is missing; give a url such as http://10.0.0.11:8080, or host and port")
+	}
+	if backend.Port == 0 {
+		backend.Port = defaultPort(backend.Protocol)
+	}
+	backend.ID = newID()
+	return backend, nil
+}
+
+// patch gives the parts of a backend that the spec names.
+func (b BackendSpec) patch() (state.Backend, *state.Error) {
+	backend := state.Backend{Name: b.Name, Protocol: b.Protocol, Host: b.Host, Port: b.Port, Weight: b.Weight, Admin: b.Admin}
+	if b.URL != "" {
+		if b.Protocol != "" || b.Host != "" || b.Port != 0 {
+			return state.Backend{}, invalid("url", "stands for protocol, host and port; give it or them, not both")
+		}
+		if err := parseURL(b.URL, &backend); err != nil {
+			return state.Backend{}, err
+		}
+	}
+	backend.Host = plainHost(backend.Host)
+	if strings.Contains(backend.Host, "%") {
+		return state.Backend{}, invalid("host", "must have no zone: %q means something else on every node", backend.Host)
+	}
+	return backend, nil
+}
+
+// parseURL takes protocol, host and port out of a backend's url. A lone "/" as
+// path is let pass: it means the same as none.
+func parseURL(raw string, b *state.Backend) *state.Error {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return invalid("url", "must be like http://10.0.0.11:8080, not %q", raw)
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return invalid("url", "must begin with http:// or https://, not %q", raw)
+	case u.User != nil:
+		return invalid("url", "must hold no user or password") // and must not be repeated in an answer
+	case u.Path != "" && u.Path != "/":
+		return invalid("url", "must have no path, not %q: requests keep their own", raw)
+	case strings.ContainsAny(raw, "?#"):
+		return invalid("url", "must have no query and no fragment, not %q", raw)
+	case u.Hostname() == "" || strings.HasSuffix(u.Host, ":"):
+		return invalid("url", "must name a host, and a port after any colon, not %q", raw)
+	}
+	b.Protocol, b.Host, b.Port = u.Scheme, u.Hostname(), defaultPort(u.Scheme)
+	if u.Port() == "" {
+		return nil
+	}
+	if b.Port, err = strconv.Atoi(u.Port()); err != nil || b.Port < 1 || b.Port > 65535 {
+		return invalid("url", "must have a port of 1 to 65535, not %q", raw)
+	}
+	return nil
+}
+
+// plainHost gives one form to each host, so that equal hosts are seen to be equal.
+func plainHost(host string) string {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.String()
+	}
+	return strings.ToLower(host)
+}
+
+func defaultPort(protocol string) int {
+	if protocol == "https" {
+		return 443
+	}
+	return 80
+}

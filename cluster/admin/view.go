@@ -1,0 +1,205 @@
+package admin
+
+import (
+	"math"
+	"time"
+
+	"lbnode/cluster"
+	"lbnode/state"
+)
+
+// ClusterView is the whole cluster as one node sees it: the answer to /cluster.
+type ClusterView struct {
+	ClusterID string `json:"cluster_id"`
+	AsSeenBy  string `json:"as_seen_by"`
+	// Healthy is true when there is a leader, every node is alive and all agree.
+	Healthy bool `json:"healthy"`
+	// Degraded is why the node that answers cannot take writes, empty if it can.
+	Degraded string `json:"degraded,omitempty"`
+	// Agreement is true when every alive node serves a view of one digest.
+	Agreement   bool   `json:"agreement"`
+	Leader      string `json:"leader"`
+	Term        uint64 `json:"term"`
+	CommitIndex uint64 `json:"commit_index"`
+	Quorum      int    `json:"quorum"`
+	// FailureTolerance is how many more voters may die before writes stop.
+	FailureTolerance int           `json:"failure_tolerance"`
+	Nodes            []Node        `json:"nodes"`
+	Pools            []ClusterPool `json:"pools"`
+}
+
+// Node is one node of the cluster.
+type Node struct {
+	ID        string              `json:"id"`
+	Name      string              `json:"name"`
+	Addr      string              `json:"addr"`
+	AdminAddr string              `json:"admin_addr"`
+	HTTPAddr  string              `json:"http_addr"`
+	Version   string              `json:"version"`
+	Status    cluster.MemberState `json:"status"`
+	Voter     bool                `json:"voter"`
+	Leader    bool                `json:"leader"`
+	// View is the view that the node serves.
+	View cluster.ViewStatus `json:"view"`
+	// Lag is how many log entries the node has yet to apply.
+	Lag uint64 `json:"lag"`
+	// LastContactMS is how long ago the node heard from the leader, in
+	// milliseconds; -1 if never.
+	LastContactMS     int64   `json:"last_contact_ms"`
+	Ready             bool    `json:"ready"`
+	RequestsPerSecond float64 `json:"requests_per_second"`
+}
+
+// ClusterPool is a pool and what all nodes together know of it.
+type ClusterPool struct {
+	Name            string           `json:"name"`
+	Strategy        string           `json:"strategy"`
+	HealthyBackends int              `json:"healthy_backends"`
+	Backends        []ClusterBackend `json:"backends"`
+}
+
+// ClusterBackend is a backend and what all nodes together know of it.
+type ClusterBackend struct {
+	ID       string       `json:"id"`
+	Name     string       `json:"name"`
+	Protocol string       `json:"protocol"`
+	Host     string       `json:"host"`
+	Port     int          `json:"port"`
+	URL      string       `json:"url"`
+	Weight   int          `json:"weight"`
+	Admin    state.Admin  `json:"admin"`
+	Health   state.Health `json:"health"`
+	// Since is when Health last changed, RFC 3339.
+	Since string `json:"since"`
+	// LastHealthCheck is when any node last probed the backend, RFC 3339, empty if
+	// none has.
+	LastHealthCheck string `json:"last_health_check"`
+	// InFlight is how many requests all nodes have under way at the backend.
+	InFlight  int        `json:"in_flight"`
+	Observers []Observer `json:"observers"`
+}
+
+// Observer is what one node's probes say of a backend.
+type Observer struct {
+	Node    string `json:"node"`
+	Healthy bool   `json:"healthy"`
+	// AgeMS is how long ago the last probe ended, LatencyMS how long it took.
+	AgeMS     int64   `json:"age_ms"`
+	LatencyMS float64 `json:"latency_ms"`
+	Reason    string  `json:"reason"`
+}
+
+// newClusterView puts together what the nodes said and what they agreed on.
+func newClusterView(status cluster.Status, view *state.View, now time.Time) *ClusterView {
+	v := &ClusterView{
+		ClusterID:        status.ClusterID,
+		AsSeenBy:         status.AsSeenBy,
+		Healthy:          status.Healthy,
+		Degraded:         status.Degraded,
+		Agreement:        status.Agreement,
+		Leader:           status.Leader,
+		Term:             status.Term,
+		CommitIndex:      status.CommitIndex,
+		Quorum:           status.Quorum,
+		FailureTolerance: status.FailureTolerance,
+		Nodes:            make([]Node, len(status.Nodes)),
+		Pools:            make([]ClusterPool, len(view.Pools)),
+	}
+	for i := range status.Nodes {
+		v.Nodes[i] = newNode(&status.Nodes[i])
+	}
+	for i, p := range view.Pools {
+		v.Pools[i] = newClusterPool(p, status.Nodes, now)
+	}
+	return v
+}
+
+func newNode(n *cluster.NodeStatus) Node {
+	node := Node{
+		ID:            n.ID,
+		Name:          n.Name,
+		Addr:          n.Addr,
+		AdminAddr:     n.AdminAddr,
+		HTTPAddr:      n.HTTPAddr,
+		Version:       n.Version,
+		Status:        n.State,
+		Voter:         n.Voter,
+		Leader:        n.Leader,
+		View:          n.View,
+		Lag:           n.Lag,
+		LastContactMS: contactMillis(n.LastContact),
+	}
+	if present(n) { // what a dead node last said of its traffic is no longer so
+		node.Ready = n.Local.Ready
+		node.RequestsPerSecond = math.Round(n.Local.RequestsPerSecond*10) / 10
+	}
+	return node
+}
+
+// contactMillis keeps "never" apart from "just now", which rounding would not.
+func contactMillis(d time.Duration) int64 {
+	if d < 0 {
+		return -1
+	}
+	return d.Milliseconds()
+}
+
+// present says whether the node may still be at work.
+func present(n *cluster.NodeStatus) bool {
+	return n.State == cluster.Alive || n.State == cluster.Suspect
+}
+
+func newClusterPool(p *state.Pool, nodes []cluster.NodeStatus, now time.Time) ClusterPool {
+	pool := ClusterPool{Name: p.Name, Strategy: p.Strategy, Backends: make([]ClusterBackend, len(p.Backends))}
+	for i := range p.Backends {
+		b := &p.Backends[i]
+		if b.Healthy() {
+			pool.HealthyBackends++
+		}
+		pool.Backends[i] = newClusterBackend(b, nodes, now)
+	}
+	return pool
+}
+
+func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Time) ClusterBackend {
+	backend := ClusterBackend{
+		ID:        b.ID,
+		Name:      b.Name,
+		Protocol:  b.Protocol,
+		Host:      b.Host,
+		Port:      b.Port,
+		URL:       b.URL(),
+		Weight:    b.Weight,
+		Admin:     b.Admin,
+		Health:    b.Health,
+		Since:     formatMillis(b.Since),
+		Observers: []Observer{},
+	}
+	var checked time.Time
+	for i := range nodes {
+		if !present(&nodes[i]) {
+			continue
+		}
+		local := nodes[i].Local.Backends[b.ID]
+		backend.InFlight += local.InFlight
+		// An observation of an address that the backend has left counts for nothing.
+		if o := local.Observation; o != nil && o.URL == backend.URL {
+			backend.Observers = append(backend.Observers, newObserver(nodes[i].Name, o, now))
+			if o.At.After(checked) {
+				checked = o.At
+			}
+		}
+	}
+	backend.LastHealthCheck = formatTime(checked)
+	return backend
+}
+
+func newObserver(node string, o *cluster.Observation, now time.Time) Observer {
+	return Observer{
+		Node:      node,
+		Healthy:   o.Healthy,
+		AgeMS:     max(now.Sub(o.At).Milliseconds(), 0), // clocks of nodes differ
+		LatencyMS: float64(o.Latency.Round(10*time.Microsecond)) / float64(time.Millisecond),
+		Reason:    o.Reason,
+	}
+}

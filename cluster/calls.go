@@ -1,0 +1,187 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"lbnode/state"
+)
+
+// The calls that nodes make to one another: HTTP/1.1 with JSON on the Raft port,
+// behind the preamble and, with a secret, mutual TLS.
+
+const (
+	helloPath   = "/node/v1/hello"
+	promisePath = "/node/v1/promise"
+	proposePath = "/node/v1/propose"
+	observePath = "/node/v1/observe"
+	reportPath  = "/node/v1/report"
+	raftPath    = "/node/v1/raft"
+	removePath  = "/node/v1/remove"
+
+	// maxCall bounds the body of a call or an answer.
+	maxCall = 64 << 20
+)
+
+// helloReply is who a node is, told to one that wants to form a cluster.
+type helloReply struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	ClusterID string `json:"cluster_id"` // empty if it has none yet
+	NonVoter  bool   `json:"non_voter"`
+}
+
+// promiseCall asks an empty node to take part in the cluster that From founds
+// and in no other.
+type promiseCall struct {
+	ClusterID string `json:"cluster_id"`
+	From      string `json:"from"` // node id
+	// Release takes the promise back: the founding failed.
+	Release bool `json:"release,omitempty"`
+}
+
+// proposeCall carries a command to the leader.
+type proposeCall struct {
+	Command json.RawMessage `json:"command"`
+}
+
+// observeCall carries a node's observations to the leader.
+type observeCall struct {
+	From         string        `json:"from"`
+	Observations []Observation `json:"observations"`
+}
+
+// raftReply is what autopilot wants to know of a node.
+type raftReply struct {
+	LastIndex   uint64        `json:"last_index"`
+	LastTerm    uint64        `json:"last_term"`
+	LastContact time.Duration `json:"last_contact"`
+}
+
+// removeCall asks the leader to take a node out of Raft.
+type removeCall struct {
+	ID string `json:"id"`
+}
+
+// none stands for an empty call or reply.
+type none struct{}
+
+// answering is what a node does when another one calls.
+type answering interface {
+	hello() helloReply
+	promise(promiseCall) error
+	proposed(context.Context, proposeCall) (state.Result, error)
+	observed(observeCall) error
+	report() Report
+	raftState() raftReply
+	remove(context.Context, removeCall) error
+}
+
+// callServer answers the calls of other nodes.
+type callServer struct {
+	http *http.Server
+	done chan struct{}
+}
+
+func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
+	routes := http.NewServeMux()
+	routes.Handle("POST "+helloPath, answer(func(context.Context, none) (helloReply, error) { return node.hello(), nil }))
+	routes.Handle("POST "+promisePath, answer(func(_ context.Context, c promiseCall) (none, error) { return none{}, node.promise(c) }))
+	routes.Handle("POST "+proposePath, answer(node.proposed))
+	routes.Handle("POST "+observePath, answer(func(_ context.Context, c observeCall) (none, error) { return none{}, node.observed(c) }))
+	routes.Handle("POST "+reportPath, answer(func(context.Context, none) (Report, error) { return node.report(), nil }))
+	routes.Handle("POST "+raftPath, answer(func(context.Context, none) (raftReply, error) { return node.raftState(), nil }))
+	routes.Handle("POST "+removePath, answer(func(ctx context.Context, c removeCall) (none, error) { return none{}, node.remove(ctx, c) }))
+	s := &callServer{done: make(chan struct{}), http: &http.Server{
+		Handler:           routes,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}}
+	go s.serve(l)
+	return s
+}
+
+func (s *callServer) serve(l net.Listener) {
+	defer close(s.done)
+	s.http.Serve(l) // returns when stop closes it
+}
+
+func (s *callServer) stop() {
+	s.http.Close()
+	<-s.done
+}
+
+// answer makes a handler of a function from a call to its reply. A node that is
+// not the leader says so with 421; every other failure is a 500 with its text.
+func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var call Call
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxCall)).Decode(&call); err != nil {
+			http.Error(w, "cannot read the call: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		reply, err := do(r.Context(), call)
+		switch {
+		case errors.Is(err, errNotLeader):
+			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		default:
+			json.NewEncoder(w).Encode(reply) // a broken connection is the caller's to see
+		}
+	})
+}
+
+// caller makes calls to other nodes.
+type caller struct {
+	http *http.Client
+}
+
+func newCaller(d *dialer) *caller {
+	return &caller{&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return d.dial(ctx, addr, []byte{callConn})
+		},
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     time.Minute,
+	}}}
+}
+
+func (c *caller) stop() { c.http.CloseIdleConnections() }
+
+// call sends in to the node at addr, an address of its Raft port, and reads its
+// answer into out.
+func (c *caller) call(ctx context.Context, addr, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	limited := io.LimitReader(response.Body, maxCall)
+	if response.StatusCode == http.StatusOK {
+		return json.NewDecoder(limited).Decode(out)
+	}
+	text, _ := io.ReadAll(io.LimitReader(limited, 1024))
+	if response.StatusCode == http.StatusMisdirectedRequest {
+		return errNotLeader
+	}
+	return fmt.Errorf("%s answered: %s", addr, bytes.TrimSpace(text))
+}

@@ -1,0 +1,380 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"lbnode/state"
+)
+
+// Cluster is one node's part in the cluster. Open, Start, then Stop or Leave.
+type Cluster struct {
+	cfg     Config
+	log     *slog.Logger
+	library *libraryLog
+
+	id        *identity
+	targets   []JoinTarget
+	bindHost  string         // of gossip
+	raftAddr  netip.AddrPort // what others are told
+	why       string         // why this address is advertised
+	hadState  bool           // Raft found state on disk when it started
+	views     *views
+	store     *raftboltdb.BoltStore
+	mux       *mux
+	dialer    *dialer
+	server    *callServer
+	calls     *caller
+	gossip    *gossip
+	fsm       *fsm
+	transport *raft.NetworkTransport
+	raft      *raft.Raft
+	leading   chan bool // true when this node becomes leader, false when it ceases
+	members   chan struct{}
+	changes   *broadcast // members, leader or reports changed
+	observers *reports
+	reporter  chan struct{}
+	nodes     *nodeReports
+	kept      []keptPeer // what peers.json holds; of membersLoop, once it runs
+
+	promised promised
+	adopting sync.Mutex
+
+	mu         sync.Mutex
+	waiting    string // what formation waits for
+	autonomous bool
+
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	failed  chan error
+	stopped sync.Once
+}
+
+// Open opens the data directory, binds the ports and starts gossip and Raft, but
+// meets nobody yet. An error leaves nothing running. It names what is wrong with
+// the configuration, the directory or an address.
+func Open(ctx context.Context, cfg Config) (*Cluster, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		cfg:       cfg,
+		log:       cfg.Log,
+		library:   newLibraryLog(cfg.Log),
+		leading:   make(chan bool, 16),
+		members:   make(chan struct{}, 1),
+		changes:   newBroadcast(),
+		observers: newReports(),
+		reporter:  make(chan struct{}, 1),
+		nodes:     newNodeReports(),
+		failed:    make(chan error, 1),
+	}
+	if err := c.open(ctx); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) open(ctx context.Context) error {
+	listener, err := listenRaft(c.cfg.Raft)
+	if err != nil {
+		return err
+	}
+	security, err := tlsConfig(c.cfg.Secret)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	c.mux = newMux(listener, security, c.log)
+	c.mux.admit = c.admitRaft
+	c.dialer = &dialer{tls: security}
+	c.calls = newCaller(c.dialer)
+	if err := c.openDir(); err != nil {
+		return err
+	}
+	if err := c.openGossip(ctx); err != nil {
+		return err
+	}
+	c.views = openViews(c.cfg.DataDir, c.cfg.OnView, c.log)
+	c.fsm = newFSM(c.views.publish)
+	if err := c.startRaft(); err != nil {
+		return err
+	}
+	if err := c.checkState(); err != nil {
+		return err
+	}
+	c.mux.start()
+	c.server = serveCalls(c.mux.calls, c, c.log)
+	return nil
+}
+
+func listenRaft(addr string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err == nil {
+		return listener, nil
+	}
+	if inUse(err) {
+		return nil, fmt.Errorf("cannot listen for raft on %s: address already in use; stop the other process or choose another with -raft", addr)
+	}
+	return nil, fmt.Errorf("cannot listen for raft on %s: %w", addr, err)
+}
+
+func (c *Cluster) openDir() (err error) {
+	if err := makeDir(c.cfg.DataDir); err != nil {
+		return err
+	}
+	if c.store, err = openStore(c.cfg.DataDir); err != nil { // takes the lock, so it comes first
+		return err
+	}
+	c.id, err = openIdentity(c.cfg.DataDir)
+	return err
+}
+
+func (c *Cluster) openGossip(ctx context.Context) error {
+	var port int
+	var err error
+	if c.bindHost, port, err = splitAddr(c.cfg.Bind); err != nil {
+		return err
+	}
+	if c.targets, err = ParseJoin(c.cfg.Join, port); err != nil {
+		return err
+	}
+	ip, why, err := chooseAdvertise(ctx, &c.cfg, c.targets)
+	if err != nil {
+		return fmt.Errorf("cannot choose an address to advertise: %w; set -advertise", err)
+	}
+	key, err := gossipKey(c.cfg.Secret)
+	if err != nil {
+		return err
+	}
+	c.why = why
+	c.raftAddr = netip.AddrPortFrom(ip, uint16(c.mux.listener.Addr().(*net.TCPAddr).Port))
+	c.gossip, err = newGossip(c.id, gossipConfig{
+		bind:      c.cfg.Bind,
+		advertise: ip,
+		key:       key,
+		changed:   c.membersChanged,
+		self: meta{
+			Name:     c.cfg.Name,
+			RaftAddr: c.raftAddr.String(),
+			Version:  c.cfg.Version,
+			NonVoter: c.cfg.NonVoter,
+		},
+	}, c.log)
+	if err != nil {
+		return err
+	}
+	c.recallPeers()
+	return nil
+}
+
+// checkState settles what a crash left half done and refuses a directory whose
+// parts do not belong together.
+func (c *Cluster) checkState() error {
+	switch {
+	case c.id.unfinished() && c.hadState: // died after Raft was bootstrapped, before it was said
+		return c.id.set(c.id.data.ClusterID, false)
+	case c.id.unfinished(): // died before: the cluster was never born
+		return c.id.set("", false)
+	case c.hadState && c.id.clusterID() == "":
+		return fmt.Errorf("%s holds a raft log but node.json names no cluster: restore node.json, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir)
+	}
+	return nil
+}
+
+// Addrs are where this node's other listeners are, host:port; a host that is
+// empty or unspecified is replaced by the advertised address.
+type Addrs struct {
+	Admin string
+	HTTP  string
+}
+
+// Start tells the others of addrs and begins to form or rejoin the cluster. It
+// returns at once; Failed says if the node must not go on. The view that Open
+// found is handed to OnView first.
+func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
+	ctx, c.cancel = context.WithCancel(ctx)
+	c.cfg.OnView(c.views.current.Load())
+	err := c.gossip.tell(func(m *meta) {
+		m.AdminAddr = c.reachable(addrs.Admin)
+		m.HTTPAddr = c.reachable(addrs.HTTP)
+	})
+	if err != nil {
+		c.log.Debug("could not tell all nodes of the addresses", "error", err)
+	}
+	for _, loop := range []func(context.Context){
+		c.formLoop, c.membersLoop, c.leaderLoop, c.quorumLoop, c.reportLoop, c.rejoinLoop,
+	} {
+		c.running.Go(func() { loop(ctx) })
+	}
+}
+
+func (c *Cluster) reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || !isWildcard(host) {
+		return addr
+	}
+	return net.JoinHostPort(c.raftAddr.Addr().String(), port)
+}
+
+// Failed receives the error after which this node cannot go on.
+func (c *Cluster) Failed() <-chan error { return c.failed }
+
+func (c *Cluster) formLoop(ctx context.Context) {
+	var err error
+	if c.id.clusterID() == "" {
+		err = c.form(ctx)
+	} else {
+		err = c.checkCluster(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.failed <- err
+	}
+}
+
+// checkCluster is how a node with state starts: its own state wins, the join
+// list only helps gossip. That the list leads to another cluster alone is an
+// error, because the operator meant that one.
+func (c *Cluster) checkCluster(ctx context.Context) error {
+	for _, p := range c.survey(ctx) {
+		if p.hello.ClusterID == c.id.clusterID() {
+			return nil
+		}
+	}
+	if foreign := c.gossip.metForeign(); foreign != "" {
+		return fmt.Errorf("the data directory %s belongs to cluster %s, but -join %s leads to cluster %s: correct -join, or give this node an empty -data-dir to join that cluster",
+			c.cfg.DataDir, c.id.clusterID(), strings.Join(c.cfg.Join, ","), foreign)
+	}
+	return nil
+}
+
+// membersLoop passes on that members came, went or changed. Gossip itself must
+// not wait for those who want to know.
+func (c *Cluster) membersLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.members:
+			if c.id.clusterID() != c.gossip.toldCluster() {
+				c.gossip.tell(func(m *meta) { m.ClusterID = c.id.clusterID() })
+			}
+			c.keepPeers()
+			c.cfg.OnMembers()
+			c.changes.send()
+		}
+	}
+}
+
+func (c *Cluster) membersChanged() {
+	select {
+	case c.members <- struct{}{}:
+	default: // it is already told
+	}
+}
+
+// View is what this node serves now.
+func (c *Cluster) View() *state.View { return c.views.current.Load() }
+
+// ID is this node's id.
+func (c *Cluster) ID() string { return c.id.nodeID() }
+
+// Advertised is the address that other nodes are told, and why this one.
+func (c *Cluster) Advertised() (addr, why string) { return c.gossip.addr.String(), c.why }
+
+// Existing says whether this node found a cluster in its data directory.
+func (c *Cluster) Existing() bool { return c.id.clusterID() != "" }
+
+// Rank is this node's place among the living nodes of the cluster, from 0.
+func (c *Cluster) Rank() int {
+	for i, m := range c.gossip.alive() {
+		if m.ID == c.id.nodeID() {
+			return i
+		}
+	}
+	return 0
+}
+
+// Stop ends this node's part for now: it stays a member and comes back with the
+// same data directory.
+func (c *Cluster) Stop() {
+	c.stopped.Do(func() {
+		c.handOver()
+		c.shutdown(stops)
+	})
+}
+
+// shutdown ends all, in the order that hashicorp/raft#268 asks for: begin the
+// shutdown of Raft, close its transport, wait, then close the stores.
+func (c *Cluster) shutdown(going string) {
+	if err := c.gossip.stop(going); err != nil {
+		c.log.Warn("cannot stop gossip", "error", err)
+	}
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.running.Wait()
+	c.close()
+}
+
+// close closes whatever is open.
+func (c *Cluster) close() {
+	if c.raft != nil {
+		future := c.raft.Shutdown()
+		c.transport.Close()
+		if err := future.Error(); err != nil {
+			c.log.Warn("cannot stop raft", "error", err)
+		}
+	}
+	if c.server != nil {
+		c.server.stop()
+		c.calls.stop()
+	}
+	if c.mux != nil {
+		c.mux.close()
+	}
+	if c.gossip != nil {
+		c.gossip.list.Shutdown()
+	}
+	if c.views != nil {
+		c.views.stop()
+	}
+	if c.store != nil {
+		if err := c.store.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			c.log.Warn("cannot close the log", "error", err)
+		}
+	}
+}
+
+// handOver gives leadership to a living voter, if this node has it and there is
+// one. Raft itself would also choose a dead one.
+func (c *Cluster) handOver() {
+	if c.raft.State() != raft.Leader {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callWithin)
+	defer cancel()
+	servers := c.servers()
+	for _, m := range c.gossip.alive() {
+		s, ok := findServer(servers, m.ID)
+		if !ok || s.Suffrage != raft.Voter || m.ID == c.id.nodeID() || m.Going != "" {
+			continue
+		}
+		if err := await(ctx, c.raft.LeadershipTransferToServer(s.ID, s.Address)); err != nil {
+			c.log.Warn("cannot hand leadership over; the others will elect after a timeout", "to", m.Name, "error", err)
+		}
+		return
+	}
+}

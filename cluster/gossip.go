@@ -1,0 +1,347 @@
+package cluster
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// meta is what a node tells the others of itself by gossip. Its JSON must stay
+// below memberlist.MetaMaxSize, so the names are short.
+type meta struct {
+	Name      string `json:"n"`
+	RaftAddr  string `json:"r"`
+	AdminAddr string `json:"a,omitempty"`
+	HTTPAddr  string `json:"h,omitempty"`
+	Version   string `json:"v,omitempty"`
+	ClusterID string `json:"c,omitempty"`
+	NonVoter  bool   `json:"nv,omitempty"`
+	// Going is set before a node goes of its own accord.
+	Going string `json:"g,omitempty"`
+}
+
+// What Going says: the process stops and will come back, or the node leaves the
+// cluster for good.
+const (
+	stops  = "stops"
+	leaves = "leaves"
+)
+
+// member is another node, or this one, as gossip knows it.
+type member struct {
+	meta
+	ID    string
+	Addr  netip.AddrPort // gossip
+	State MemberState
+	Since time.Time // of State
+}
+
+// gossip finds the other nodes and keeps their list. It remembers those that are
+// gone until forget is called.
+type gossip struct {
+	list    *memberlist.Memberlist
+	id      *identity
+	addr    netip.AddrPort // what others are told
+	changed func()         // members came, went or changed; must not block
+	log     *slog.Logger
+
+	mu      sync.RWMutex
+	self    meta
+	members map[string]member // by node id, this node aside
+	foreign string            // id of another cluster that was met, empty if none
+}
+
+// gossipConfig is where and how gossip listens.
+type gossipConfig struct {
+	bind      string // host:port
+	advertise netip.Addr
+	key       []byte // AES-256, nil for none
+	self      meta
+	changed   func()
+}
+
+func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) {
+	g := &gossip{id: id, changed: c.changed, log: log, self: c.self, members: map[string]member{}}
+	if size := len(g.NodeMeta(0)) + 64; size > memberlist.MetaMaxSize { // 64: the cluster id, still to come
+		return nil, fmt.Errorf("the node's name, version and addresses are too long to gossip: %d bytes of at most %d", size, memberlist.MetaMaxSize)
+	}
+	library := newLibraryLog(log).std()
+	transport, err := listenGossip(c.bind, &memberlist.NetTransportConfig{Logger: library})
+	if err != nil {
+		return nil, err
+	}
+	port := transport.GetAutoBindPort()
+	g.addr = netip.AddrPortFrom(c.advertise, uint16(port))
+	config := memberlist.DefaultLANConfig()
+	config.Name = id.nodeID()
+	config.Transport = transport
+	config.BindPort = port
+	config.AdvertiseAddr = c.advertise.String()
+	config.AdvertisePort = port
+	config.Label = "lbnode"
+	config.SecretKey = c.key
+	config.EnableCompression = false // messages are small, and decompression was once a way in
+	config.DeadNodeReclaimTime = time.Second
+	config.TCPTimeout = 3 * time.Second
+	config.Logger = library
+	config.Delegate, config.Events, config.Alive, config.Merge = g, g, g, g
+	if g.list, err = memberlist.Create(config); err != nil {
+		transport.Shutdown()
+		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
+	}
+	return g, nil
+}
+
+// listenGossip binds TCP and UDP to one port. A port chosen by the system may be
+// taken for the other protocol, so that is tried a few times.
+func listenGossip(bind string, c *memberlist.NetTransportConfig) (*memberlist.NetTransport, error) {
+	host, port, err := splitAddr(bind)
+	if err != nil {
+		return nil, err
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	c.BindAddrs, c.BindPort = []string{host}, port
+	for tries := 10; ; tries-- {
+		transport, err := memberlist.NewNetTransport(c)
+		switch {
+		case err == nil:
+			return transport, nil
+		case inUse(err) && port == 0 && tries > 0:
+		case inUse(err):
+			return nil, fmt.Errorf("cannot listen for gossip on %s: address already in use; stop the other process or choose another with -bind", bind)
+		default:
+			return nil, fmt.Errorf("cannot listen for gossip on %s: %w", bind, err)
+		}
+	}
+}
+
+func addrPort(n *memberlist.Node) netip.AddrPort {
+	ip, _ := netip.AddrFromSlice(n.Addr)
+	return netip.AddrPortFrom(ip.Unmap(), n.Port)
+}
+
+// join exchanges members with the node at addr.
+func (g *gossip) join(addr netip.AddrPort) error {
+	_, err := g.list.Join([]string{addr.String()})
+	return err
+}
+
+// tell changes what this node says of itself.
+func (g *gossip) tell(change func(*meta)) error {
+	g.mu.Lock()
+	change(&g.self)
+	g.mu.Unlock()
+	return g.list.UpdateNode(time.Second)
+}
+
+// toldCluster is the cluster that this node has told the others it belongs to.
+func (g *gossip) toldCluster() string {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.self.ClusterID
+}
+
+// stop says goodbye, and whether it is for good, and ends gossip.
+func (g *gossip) stop(going string) error {
+	if err := g.tell(func(m *meta) { m.Going = going }); err != nil {
+		g.log.Debug("could not tell all nodes that this one "+going, "error", err)
+	}
+	if err := g.list.Leave(time.Second); err != nil {
+		g.log.Debug("could not say goodbye to all nodes", "error", err)
+	}
+	return g.list.Shutdown()
+}
+
+// me is this node as a member.
+func (g *gossip) me() member {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	self := g.self
+	self.ClusterID = g.id.clusterID()
+	return member{meta: self, ID: g.id.nodeID(), Addr: g.addr, State: Alive}
+}
+
+// all returns every known node of this cluster, this one included, sorted by id.
+func (g *gossip) all() []member {
+	me := g.me()
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	all := []member{me}
+	for _, m := range g.members {
+		if m.ClusterID == me.ClusterID || m.ClusterID == "" || me.ClusterID == "" {
+			all = append(all, m)
+		}
+	}
+	slices.SortFunc(all, func(a, b member) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// alive returns the living nodes that share this node's cluster, sorted by id.
+func (g *gossip) alive() []member {
+	own := g.id.clusterID()
+	return slices.DeleteFunc(g.all(), func(m member) bool { return m.State != Alive || m.ClusterID != own })
+}
+
+// find returns the node of that id.
+func (g *gossip) find(id string) (member, bool) {
+	if id == g.id.nodeID() {
+		return g.me(), true
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	m, ok := g.members[id]
+	return m, ok
+}
+
+// at returns the living node with that gossip address.
+func (g *gossip) at(addr netip.AddrPort) (member, bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for _, m := range g.members {
+		if m.State == Alive && m.Addr == addr {
+			return m, true
+		}
+	}
+	return member{}, false
+}
+
+// remember adds a node known from an earlier run, as failed until it shows.
+func (g *gossip) remember(m member) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, known := g.members[m.ID]; !known && m.ID != g.id.nodeID() {
+		m.State, m.Since = Failed, time.Now()
+		g.members[m.ID] = m
+	}
+}
+
+// forget drops a node that is gone.
+func (g *gossip) forget(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.members[id].State != Alive {
+		delete(g.members, id)
+	}
+}
+
+// metForeign returns the id of another cluster that was met, empty if none was.
+func (g *gossip) metForeign() string {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.foreign
+}
+
+func (g *gossip) note(n *memberlist.Node, state MemberState) {
+	if n.Name == g.id.nodeID() {
+		return
+	}
+	m := member{ID: n.Name, Addr: addrPort(n), State: state, Since: time.Now()}
+	if err := json.Unmarshal(n.Meta, &m.meta); err != nil {
+		g.log.Warn("a node says of itself what this version cannot read", "node", n.Name, "error", err)
+		return
+	}
+	if state == Failed && m.Going != "" { // memberlist does not say which it was
+		m.State = Left
+	}
+	g.mu.Lock()
+	before, known := g.members[m.ID]
+	g.members[m.ID] = m
+	g.mu.Unlock()
+	if !known || before.State != m.State {
+		g.log.Info("node is "+string(m.State), "node", m.Name, "id", m.ID, "addr", m.Addr)
+	}
+	g.changed()
+}
+
+// NotifyJoin implements memberlist.EventDelegate.
+func (g *gossip) NotifyJoin(n *memberlist.Node) { g.note(n, Alive) }
+
+// NotifyUpdate implements memberlist.EventDelegate.
+func (g *gossip) NotifyUpdate(n *memberlist.Node) { g.note(n, Alive) }
+
+// NotifyLeave implements memberlist.EventDelegate.
+func (g *gossip) NotifyLeave(n *memberlist.Node) { g.note(n, Failed) }
+
+// NotifyAlive implements memberlist.AliveDelegate: nodes of other clusters stay
+// unknown.
+func (g *gossip) NotifyAlive(n *memberlist.Node) error {
+	var m meta
+	if err := json.Unmarshal(n.Meta, &m); err != nil {
+		return fmt.Errorf("cannot read what node %s says of itself: %w", n.Name, err)
+	}
+	if own := g.id.clusterID(); own != "" && m.ClusterID != "" && m.ClusterID != own {
+		return fmt.Errorf("node %s %w, %s", m.Name, ErrForeign, m.ClusterID)
+	}
+	return nil
+}
+
+// NotifyMerge implements memberlist.MergeDelegate: two clusters refuse to merge,
+// and a node of the one that is told to join the other learns why.
+func (g *gossip) NotifyMerge(peers []*memberlist.Node) error {
+	own := g.id.clusterID()
+	if own == "" {
+		return nil
+	}
+	foreign := ""
+	for _, n := range peers {
+		var m meta
+		if n.State != memberlist.StateAlive || json.Unmarshal(n.Meta, &m) != nil {
+			continue
+		}
+		switch m.ClusterID {
+		case own:
+			return nil
+		case "":
+		default:
+			foreign = m.ClusterID
+		}
+	}
+	if foreign == "" {
+		return nil
+	}
+	g.mu.Lock()
+	g.foreign = foreign
+	g.mu.Unlock()
+	return fmt.Errorf("it %w, %s, not %s", ErrForeign, foreign, own)
+}
+
+// NodeMeta implements memberlist.Delegate.
+func (g *gossip) NodeMeta(int) []byte {
+	g.mu.RLock()
+	self := g.self
+	g.mu.RUnlock()
+	self.ClusterID = g.id.clusterID()
+	text, err := json.Marshal(self)
+	if err != nil { // strings and booleans always marshal
+		panic("cluster: cannot encode meta: " + err.Error())
+	}
+	return text
+}
+
+// The rest of memberlist.Delegate: nothing but members is gossiped.
+
+// NotifyMsg implements memberlist.Delegate.
+func (g *gossip) NotifyMsg([]byte) {}
+
+// GetBroadcasts implements memberlist.Delegate.
+func (g *gossip) GetBroadcasts(int, int) [][]byte { return nil }
+
+// LocalState implements memberlist.Delegate.
+func (g *gossip) LocalState(bool) []byte { return nil }
+
+// MergeRemoteState implements memberlist.Delegate.
+func (g *gossip) MergeRemoteState([]byte, bool) {}
+
+// joinHostPort is net.JoinHostPort for a number.
+func joinHostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

@@ -1,0 +1,166 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"lbnode/state"
+)
+
+// freeAddr returns a loopback address whose port is free for TCP and UDP. It
+// stays below the range from which the system picks ports for clients, so that
+// no connection takes it before a node does, or while the node is down.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
+		tcp, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		udp, err := net.ListenPacket("udp", addr)
+		tcp.Close()
+		if err != nil {
+			continue
+		}
+		udp.Close()
+		return addr
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// node is a Cluster under test and what it was told.
+type node struct {
+	*Cluster
+	cfg Config
+
+	mu           sync.Mutex
+	observations map[string]LocalBackend
+	viewCount    int
+}
+
+// newConfig returns the configuration of a node with ports and a directory of
+// its own.
+func newConfig(t *testing.T, name string, join ...string) Config {
+	return Config{
+		Name: name, Version: "test", DataDir: t.TempDir(),
+		Join: join, Bind: freeAddr(t), Raft: freeAddr(t), RaftMultiplier: 1,
+		Log: testLog(t, name),
+	}
+}
+
+// testLog writes to the test's log with -v, else nowhere.
+func testLog(t *testing.T, name string) *slog.Logger {
+	if !testing.Verbose() {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})).With("at", name)
+}
+
+// start opens and starts a node and stops it when the test ends.
+func start(t *testing.T, cfg Config) *node {
+	t.Helper()
+	n := &node{cfg: cfg, observations: map[string]LocalBackend{}}
+	cfg.OnView = func(*state.View) { n.mu.Lock(); n.viewCount++; n.mu.Unlock() }
+	cfg.OnMembers = func() {}
+	cfg.OnAutonomous = func(bool) {}
+	cfg.Local = n.local
+	c, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("cannot open %s: %v", cfg.Name, err)
+	}
+	n.Cluster = c
+	c.Start(context.WithoutCancel(t.Context()), Addrs{Admin: "127.0.0.1:1", HTTP: "127.0.0.1:2"})
+	t.Cleanup(c.Stop)
+	return n
+}
+
+func (n *node) local() Local {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	backends := map[string]LocalBackend{}
+	for id, b := range n.observations {
+		backends[id] = b
+	}
+	return Local{Ready: true, Backends: backends}
+}
+
+// observe makes the node believe that its probes found a backend so.
+func (n *node) observe(b *state.Backend, healthy bool) {
+	n.mu.Lock()
+	n.observations[b.ID] = LocalBackend{Observation: &Observation{BackendID: b.ID, URL: b.URL(), Healthy: healthy, At: time.Now()}}
+	n.mu.Unlock()
+	n.Observed()
+}
+
+// startCluster starts size nodes with one join list and waits until all are in
+// one cluster with a leader.
+func startCluster(t *testing.T, size int, change func(*Config)) []*node {
+	t.Helper()
+	var configs []Config
+	var join []string
+	for i := range size {
+		cfg := newConfig(t, fmt.Sprintf("lb%d", i+1))
+		if change != nil {
+			change(&cfg)
+		}
+		configs = append(configs, cfg)
+		join = append(join, cfg.Bind)
+	}
+	rand.Shuffle(size, func(i, j int) { configs[i], configs[j] = configs[j], configs[i] })
+	nodes := make([]*node, size)
+	for i, cfg := range configs {
+		cfg.Join = join
+		nodes[i] = start(t, cfg)
+	}
+	waitFormed(t, nodes)
+	return nodes
+}
+
+func waitFormed(t *testing.T, nodes []*node) {
+	t.Helper()
+	eventually(t, 30*time.Second, "all nodes are in one cluster with a leader", func() bool {
+		for _, n := range nodes {
+			if id, _ := n.leader(); id == "" || n.id.clusterID() != nodes[0].id.clusterID() || n.View().ClusterID == "" {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// eventually polls until ok holds.
+func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(within)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not within %s: %s", within, what)
+		}
+	}
+}
+
+func addBackend(name string, port int) *state.AddBackend {
+	return &state.AddBackend{Pool: state.DefaultPool, Backend: state.Backend{ID: NewID(), Name: name, Host: "127.0.0.1", Port: port}}
+}
+
+func propose(t *testing.T, n *node, op state.Op) state.Result {
+	t.Helper()
+	result, err := n.Propose(t.Context(), op, 0)
+	if err != nil {
+		t.Fatalf("cannot propose on %s: %v", n.cfg.Name, err)
+	}
+	return result
+}

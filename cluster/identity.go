@@ -1,0 +1,117 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/google/renameio/v2"
+)
+
+// NewID returns 128 random bits as 32 hexadecimal digits, for nodes, clusters,
+// backends and requests.
+func NewID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// identity is who this node is, kept in its data directory. The id is made once:
+// a machine whose disk was wiped is a new node and cannot vote twice.
+type identity struct {
+	path string
+
+	mu   sync.RWMutex
+	data identityFile
+}
+
+type identityFile struct {
+	ID string `json:"id"`
+	// ClusterID is the cluster this node has joined, empty before that.
+	ClusterID string `json:"cluster_id"`
+	// Founding is true while this node bootstraps its cluster. Found true at a
+	// start without Raft state, it means that the cluster was never born.
+	Founding bool `json:"founding,omitempty"`
+}
+
+// openIdentity reads the identity in dir, or makes one.
+func openIdentity(dir string) (*identity, error) {
+	id := &identity{path: filepath.Join(dir, "node.json")}
+	text, err := os.ReadFile(id.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, id.write(identityFile{ID: NewID()})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the node's identity: %w", err)
+	}
+	if err := json.Unmarshal(text, &id.data); err != nil || id.data.ID == "" {
+		return nil, fmt.Errorf("%s is damaged: restore it, or give this node an empty -data-dir to start as a new one", id.path)
+	}
+	return id, nil
+}
+
+// nodeID is this node's id.
+func (i *identity) nodeID() string {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.data.ID
+}
+
+// clusterID is the id of this node's cluster, empty if it has none yet.
+func (i *identity) clusterID() string {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	if i.data.Founding {
+		return ""
+	}
+	return i.data.ClusterID
+}
+
+// set records the cluster, on disk first.
+func (i *identity) set(clusterID string, founding bool) error {
+	i.mu.RLock()
+	next := i.data
+	i.mu.RUnlock()
+	next.ClusterID, next.Founding = clusterID, founding
+	return i.write(next)
+}
+
+// unfinished says whether the node died while it founded a cluster.
+func (i *identity) unfinished() bool {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.data.Founding
+}
+
+func (i *identity) write(next identityFile) error {
+	text, err := json.MarshalIndent(next, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(i.path, append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("cannot write the node's identity: %w", err)
+	}
+	i.mu.Lock()
+	i.data = next
+	i.mu.Unlock()
+	return nil
+}
+
+// makeDir makes the data directory and shows that it can be written.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cannot make the data directory: %w; choose another with -data-dir", err)
+	}
+	probe, err := os.CreateTemp(dir, ".writable-*")
+	if err != nil {
+		return fmt.Errorf("cannot write to the data directory: %w; choose another with -data-dir", err)
+	}
+	probe.Close()
+	return os.Remove(probe.Name())
+}

@@ -1,0 +1,247 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	autopilot "github.com/hashicorp/raft-autopilot"
+
+	"github.com/hashicorp/raft"
+
+	"lbnode/state"
+)
+
+// tenure is one time in office as leader.
+type tenure struct {
+	cancel context.CancelFunc
+	duties sync.WaitGroup
+}
+
+// leaderLoop does the leader's duties for as long as this node is the leader.
+func (c *Cluster) leaderLoop(ctx context.Context) {
+	var now *tenure
+	for {
+		leads := false
+		select {
+		case <-ctx.Done():
+		case leads = <-c.leading:
+		}
+		if now != nil {
+			now.cancel()
+			now.duties.Wait()
+			now = nil
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if leads {
+			now = c.beginTenure(ctx)
+		}
+	}
+}
+
+func (c *Cluster) beginTenure(ctx context.Context) *tenure {
+	ctx, cancel := context.WithCancel(ctx)
+	t := &tenure{cancel: cancel}
+	t.duties.Go(func() { c.lead(ctx) })
+	return t
+}
+
+// lead does the duties of one term.
+func (c *Cluster) lead(ctx context.Context) {
+	if err := c.takeOffice(ctx); err != nil {
+		if ctx.Err() == nil {
+			c.log.Warn("cannot take office as leader", "error", err)
+		}
+		return
+	}
+	pilot := autopilot.New(c.raft, (*pilotView)(c),
+		autopilot.WithLogger(c.library.hclog("autopilot")),
+		autopilot.WithPromoter(voterLimit{&autopilot.StablePromoter{}}),
+		autopilot.WithUpdateInterval(time.Second),
+		autopilot.WithReconcileInterval(2*time.Second))
+	pilot.Start(ctx)
+	defer func() { <-pilot.Stop() }()
+	var duties sync.WaitGroup
+	duties.Go(func() { c.reconcileLoop(ctx) })
+	duties.Go(func() { c.judgeLoop(ctx) })
+	duties.Wait()
+}
+
+// takeOffice waits until this node has applied all that earlier leaders
+// committed, and gives a new cluster its id and its first backends.
+func (c *Cluster) takeOffice(ctx context.Context) error {
+	if err := await(ctx, c.raft.Barrier(proposeWithin)); err != nil {
+		return fmt.Errorf("cannot catch up with the log: %w", err)
+	}
+	view := c.fsm.view()
+	switch own := c.id.clusterID(); view.ClusterID {
+	case own:
+	case "":
+		if err := c.applyOp(ctx, &state.InitCluster{ClusterID: own}); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("the log is of cluster %s, this node of %s", view.ClusterID, own)
+	}
+	if len(c.cfg.Seed) > 0 && len(view.Pools) == 0 {
+		return c.applyOp(ctx, &state.Seed{Backends: c.cfg.Seed})
+	}
+	return nil
+}
+
+// applyOp commits an operation of the leader's own.
+func (c *Cluster) applyOp(ctx context.Context, op state.Op) error {
+	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
+	defer cancel()
+	data, err := state.Command{ID: NewID(), At: time.Now().UnixMilli(), Op: op}.Encode()
+	if err != nil {
+		return err
+	}
+	result, err := c.apply(ctx, data)
+	if err != nil {
+		return err
+	}
+	if result.Err != nil {
+		return result.Err
+	}
+	return nil
+}
+
+// reconcileLoop keeps Raft's members in step with the nodes that gossip knows.
+func (c *Cluster) reconcileLoop(ctx context.Context) {
+	missing := map[raft.ServerID]time.Time{} // since when a member is not alive
+	for {
+		changed := c.changes.wait()
+		if err := c.reconcile(ctx, missing); err != nil && ctx.Err() == nil {
+			c.log.Warn("cannot bring the members of raft up to date", "error", err)
+		}
+		timer := time.NewTimer(reconcileEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-changed:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// reconcile makes at most one change for each member that is out of step.
+func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.Time) error {
+	servers := c.servers()
+	for _, gone := range c.departed(servers, missing, time.Now()) {
+		c.log.Info("removing a node from raft", "id", gone.ID, "addr", gone.Address)
+		if err := await(ctx, c.raft.RemoveServer(gone.ID, 0, proposeWithin)); err != nil {
+			return fmt.Errorf("cannot remove node %s: %w", gone.ID, err)
+		}
+	}
+	for _, m := range c.gossip.alive() {
+		server, isServer := findServer(c.servers(), m.ID)
+		switch {
+		case m.Going != "":
+			continue
+		case !isServer:
+			c.log.Info("adding a node to raft", "node", m.Name, "id", m.ID, "addr", m.RaftAddr)
+		case string(server.Address) != m.RaftAddr:
+			c.log.Info("a node has another address", "node", m.Name, "id", m.ID, "from", server.Address, "to", m.RaftAddr)
+		default:
+			continue
+		}
+		if err := await(ctx, c.put(server, isServer, m)); err != nil {
+			return fmt.Errorf("cannot add node %s: %w", m.ID, err)
+		}
+	}
+	return nil
+}
+
+// put adds a node without a vote, or corrects the address of one that is there.
+func (c *Cluster) put(server raft.Server, isServer bool, m member) raft.Future {
+	id, addr := raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddr)
+	if isServer && server.Suffrage == raft.Voter {
+		return c.raft.AddVoter(id, addr, 0, proposeWithin)
+	}
+	return c.raft.AddNonvoter(id, addr, 0, proposeWithin)
+}
+
+// departed returns the members to remove: those that left for good, those whose
+// address another node has taken, and those dead for long. Of the dead, only as
+// many as leave a quorum of living voters and minVoters in all.
+func (c *Cluster) departed(servers []raft.Server, missing map[raft.ServerID]time.Time, now time.Time) []raft.Server {
+	alive := map[raft.ServerID]bool{}
+	taken := map[string]raft.ServerID{}
+	for _, m := range c.gossip.alive() {
+		alive[raft.ServerID(m.ID)] = true
+		taken[m.RaftAddr] = raft.ServerID(m.ID)
+	}
+	var gone []raft.Server
+	left := voters(servers)
+	for _, s := range servers {
+		if alive[s.ID] {
+			delete(missing, s.ID)
+			continue
+		}
+		if _, known := missing[s.ID]; !known {
+			missing[s.ID] = now
+		}
+		m, _ := c.gossip.find(string(s.ID))
+		owner := taken[string(s.Address)]
+		replaced := owner != "" && owner != s.ID
+		dead := now.Sub(missing[s.ID]) > removeDeadAfter && (s.Suffrage != raft.Voter || left > minVoters)
+		if replaced || dead || m.State == Left && m.Going == leaves {
+			gone = append(gone, s)
+			if s.Suffrage == raft.Voter {
+				left--
+			}
+		}
+	}
+	return gone
+}
+
+// Leave takes this node out of the cluster for good, then stops it. It fails,
+// and nothing has changed, if the cluster cannot take writes.
+func (c *Cluster) Leave(ctx context.Context) error {
+	if len(c.servers()) > 1 {
+		if err := c.leaveRaft(ctx); err != nil {
+			return fmt.Errorf("cannot leave the cluster: %w", err)
+		}
+	}
+	c.stopped.Do(func() { c.shutdown(leaves) })
+	return nil
+}
+
+// leaveRaft asks the leader to remove this node, again if leadership moves.
+func (c *Cluster) leaveRaft(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
+	defer cancel()
+	if err := c.gossip.tell(func(m *meta) { m.Going = leaves }); err != nil {
+		c.log.Debug("could not tell all nodes that this one leaves", "error", err)
+	}
+	c.handOver()
+	for {
+		err := errors.New(nameOr(c.degraded(), "no leader is known"))
+		if id, addr := c.leader(); id != "" && id != c.id.nodeID() {
+			err = c.calls.call(ctx, addr, removePath, removeCall{ID: c.id.nodeID()}, &none{})
+		}
+		if err == nil {
+			return nil
+		}
+		if !pause(ctx, retryAfter) {
+			c.gossip.tell(func(m *meta) { m.Going = "" })
+			return fmt.Errorf("%w: %w", ErrNoLeader, err)
+		}
+	}
+}
+
+// remove answers a node that leaves.
+func (c *Cluster) remove(ctx context.Context, call removeCall) error {
+	if c.raft.State() != raft.Leader {
+		return errNotLeader
+	}
+	c.log.Info("removing a node that leaves", "id", call.ID)
+	return await(ctx, c.raft.RemoveServer(raft.ServerID(call.ID), 0, proposeWithin))
+}

@@ -1,0 +1,181 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// One TCP port carries Raft and the calls between nodes. A connection begins with
+// a byte that says which; on Raft's, the id of the cluster follows, so that a
+// node never takes part in the log of another cluster than its own.
+const (
+	callConn byte = 'C'
+	raftConn byte = 'R'
+	// preambleWithin bounds the TLS handshake and the preamble together.
+	preambleWithin = 5 * time.Second
+)
+
+// mux accepts the connections of the port and sorts them.
+type mux struct {
+	listener net.Listener
+	tls      *tls.Config // nil: not protected
+	raft     *chanListener
+	calls    *chanListener
+	// admit says whether Raft's connections of that cluster may come in.
+	admit func(clusterID string) error
+	log   *slog.Logger
+
+	running sync.WaitGroup
+}
+
+func newMux(listener net.Listener, config *tls.Config, log *slog.Logger) *mux {
+	return &mux{
+		listener: listener,
+		tls:      config,
+		raft:     newChanListener(listener.Addr()),
+		calls:    newChanListener(listener.Addr()),
+		log:      log,
+	}
+}
+
+// start begins to accept; close ends it.
+func (m *mux) start() { m.running.Go(m.acceptLoop) }
+
+func (m *mux) close() {
+	m.listener.Close()
+	m.raft.Close()
+	m.calls.Close()
+	m.running.Wait()
+}
+
+func (m *mux) acceptLoop() {
+	for {
+		conn, err := m.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // such as too many open files: it passes
+			m.log.Warn("cannot accept a connection from a node", "error", err)
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		m.running.Go(func() { m.sort(conn) })
+	}
+}
+
+// sort hands a new connection to whom it is for, or closes it.
+func (m *mux) sort(raw net.Conn) {
+	conn, kind, err := m.open(raw)
+	if err == nil && kind == raftConn {
+		err = m.admitRaft(conn)
+	}
+	if err != nil {
+		raw.Close()
+		if !errors.Is(err, io.EOF) {
+			m.log.Debug("refused a connection", "from", raw.RemoteAddr(), "error", err)
+		}
+		return
+	}
+	conn.SetDeadline(time.Time{})
+	if kind == raftConn {
+		m.raft.deliver(conn)
+	} else {
+		m.calls.deliver(conn)
+	}
+}
+
+func (m *mux) open(raw net.Conn) (net.Conn, byte, error) {
+	raw.SetDeadline(time.Now().Add(preambleWithin))
+	conn := raw
+	if m.tls != nil {
+		conn = tls.Server(raw, m.tls)
+	}
+	var kind [1]byte
+	if _, err := io.ReadFull(conn, kind[:]); err != nil {
+		return nil, 0, err
+	}
+	if kind[0] != callConn && kind[0] != raftConn {
+		return nil, 0, fmt.Errorf("unknown kind of connection %q: another program, or a node with another -secret", kind[0])
+	}
+	return conn, kind[0], nil
+}
+
+func (m *mux) admitRaft(conn net.Conn) error {
+	var id [32]byte
+	if _, err := io.ReadFull(conn, id[:]); err != nil {
+		return err
+	}
+	return m.admit(string(id[:]))
+}
+
+// dialer opens connections to the ports of other nodes.
+type dialer struct {
+	tls *tls.Config
+}
+
+// dial opens a connection that begins with the preamble.
+func (d *dialer) dial(ctx context.Context, addr string, preamble []byte) (net.Conn, error) {
+	var net net.Dialer
+	conn, err := net.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	if d.tls != nil {
+		conn = tls.Client(conn, d.tls)
+	}
+	if _, err := conn.Write(preamble); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	conn.SetDeadline(time.Time{})
+	return conn, nil
+}
+
+// chanListener is a net.Listener whose connections are handed to it.
+type chanListener struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newChanListener(addr net.Addr) *chanListener {
+	return &chanListener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *chanListener) deliver(conn net.Conn) {
+	select {
+	case l.conns <- conn:
+	case <-l.closed:
+		conn.Close()
+	}
+}
+
+// Accept implements net.Listener.
+func (l *chanListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *chanListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *chanListener) Addr() net.Addr { return l.addr }

@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"github.com/google/renameio/v2"
+)
+
+// The other members are kept on disk, so that a node that restarts finds them
+// even where the join list has none of them, and can name those that are gone.
+
+// keptPeer is a member in peers.json.
+type keptPeer struct {
+	ID       string         `json:"id"`
+	Name     string         `json:"name"`
+	Addr     netip.AddrPort `json:"addr"`
+	RaftAddr string         `json:"raft_addr"`
+}
+
+func (c *Cluster) peersPath() string { return filepath.Join(c.cfg.DataDir, "peers.json") }
+
+// recallPeers tells gossip of the members of an earlier run.
+func (c *Cluster) recallPeers() {
+	text, err := os.ReadFile(c.peersPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var kept []keptPeer
+	if err == nil {
+		err = json.Unmarshal(text, &kept)
+	}
+	if err != nil {
+		c.log.Warn("cannot use the list of peers kept on disk; the join list and the log have them too", "error", err)
+		return
+	}
+	for _, p := range kept {
+		c.gossip.remember(member{ID: p.ID, Addr: p.Addr, meta: meta{Name: p.Name, RaftAddr: p.RaftAddr, ClusterID: c.id.clusterID()}})
+	}
+	c.kept = kept
+}
+
+// keepPeers writes the members of this cluster to disk if they changed.
+func (c *Cluster) keepPeers() {
+	var peers []keptPeer
+	own := c.id.clusterID()
+	for _, m := range c.gossip.all() {
+		if own != "" && m.ClusterID == own && m.ID != c.id.nodeID() {
+			peers = append(peers, keptPeer{m.ID, m.Name, m.Addr, m.RaftAddr})
+		}
+	}
+	if reflect.DeepEqual(peers, c.kept) {
+		return
+	}
+	text, err := json.MarshalIndent(peers, "", " ")
+	if err == nil {
+		err = renameio.WriteFile(c.peersPath(), append(text, '\n'), 0o600)
+	}
+	if err != nil {
+		c.log.Warn("cannot keep the list of peers on disk", "error", err)
+		return
+	}
+	c.kept = peers
+}
+
+// rejoinLoop goes on trying to reach listed addresses and members that are not
+// alive: gossip itself gives up on the dead after a while.
+func (c *Cluster) rejoinLoop(ctx context.Context) {
+	wait := rejoinEvery / 10 // soon at first
+	for pause(ctx, wait) {
+		wait = rejoinEvery
+		if c.id.clusterID() == "" {
+			wait = rejoinEvery / 10
+			continue // formation meets the peers
+		}
+		for _, addr := range c.absent(ctx) {
+			if err := c.gossip.join(addr); err != nil {
+				c.log.Debug("a peer is still away", "addr", addr, "reason", reason(err))
+			}
+		}
+		c.forgetReplaced()
+	}
+}
+
+// absent returns the addresses at which nobody is known to live.
+func (c *Cluster) absent(ctx context.Context) []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for _, l := range resolve(ctx, c.targets) {
+		if _, alive := c.gossip.at(l.addr); l.err == nil && !alive && !isOwn(l.addr, c.gossip.addr, c.bindHost) {
+			addrs = append(addrs, l.addr)
+		}
+	}
+	for _, m := range c.gossip.all() {
+		if _, alive := c.gossip.at(m.Addr); m.State != Alive && !alive && m.Addr != c.gossip.addr {
+			addrs = append(addrs, m.Addr)
+		}
+	}
+	return addrs
+}
+
+// forgetReplaced drops members that are gone and no longer among Raft's: those
+// that left, and those whose address another node has taken.
+func (c *Cluster) forgetReplaced() {
+	servers := c.servers()
+	for _, m := range c.gossip.all() {
+		_, isServer := findServer(servers, m.ID)
+		_, replaced := c.gossip.at(m.Addr)
+		if m.State != Alive && !isServer && len(servers) > 0 && (replaced || m.State == Left && m.Going == leaves) {
+			c.gossip.forget(m.ID)
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// keptSnapshots is how many snapshots Raft keeps, in case the newest is damaged.
+const keptSnapshots = 2
+
+// raftConfig returns Raft's settings; slow stretches its timeouts.
+func (c *Cluster) raftConfig(slow int) *raft.Config {
+	config := raft.DefaultConfig()
+	config.LocalID = raft.ServerID(c.id.nodeID())
+	config.HeartbeatTimeout *= time.Duration(slow)
+	config.ElectionTimeout *= time.Duration(slow)
+	config.LeaderLeaseTimeout *= time.Duration(slow)
+	// A node that was removed is told so, or comes back; it stops by itself in
+	// neither case.
+	config.ShutdownOnRemove = false
+	config.NotifyCh = c.leading
+	config.NoLegacyTelemetry = true
+	config.Logger = c.library.hclog("raft")
+	return config
+}
+
+// startRaft starts Raft over the log in the data directory.
+func (c *Cluster) startRaft() error {
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(filepath.Join(c.cfg.DataDir), keptSnapshots, c.library.hclog("snapshots"))
+	if err != nil {
+		return fmt.Errorf("cannot open the snapshots in %s: %w", c.cfg.DataDir, err)
+	}
+	guarded := &guardedLog{LogStore: c.store, within: storeWithin}
+	cached, err := raft.NewLogCache(512, guarded)
+	if err != nil {
+		return err
+	}
+	if c.hadState, err = raft.HasExistingState(cached, c.store, snapshots); err != nil {
+		return fmt.Errorf("cannot read the log in %s: %w; restore it, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir, err)
+	}
+	c.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: (*addressBook)(c),
+		Logger:                c.library.hclog("raft"),
+		Stream:                (*raftStream)(c),
+		MaxPool:               3,
+		Timeout:               5 * time.Second,
+	})
+	c.raft, err = raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, cached, c.store, snapshots, c.transport)
+	if err != nil {
+		return fmt.Errorf("cannot start raft: %w", err)
+	}
+	return nil
+}
+
+// raftStream carries Raft's messages over the port that nodes share.
+type raftStream Cluster
+
+// Accept implements net.Listener.
+func (s *raftStream) Accept() (net.Conn, error) { return s.mux.raft.Accept() }
+
+// Close implements net.Listener.
+func (s *raftStream) Close() error { return s.mux.raft.Close() }
+
+// Addr implements net.Listener: the address that the others know this node by.
+func (s *raftStream) Addr() net.Addr { return net.TCPAddrFromAddrPort(s.raftAddr) }
+
+// Dial implements raft.StreamLayer.
+func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	clusterID := s.id.clusterID()
+	if clusterID == "" {
+		return nil, errors.New("this node is in no cluster yet")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return s.dialer.dial(ctx, string(address), append([]byte{raftConn}, clusterID...))
+}
+
+// addressBook gives Raft the addresses that nodes have now: one that came back
+// with another address is reached there before Raft's members are corrected.
+type addressBook Cluster
+
+// ServerAddr implements raft.ServerAddressProvider. An error makes Raft use the
+// address that its own list of members has.
+func (b *addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if m, ok := b.gossip.find(string(id)); ok && m.RaftAddr != "" {
+		return raft.ServerAddress(m.RaftAddr), nil
+	}
+	return "", errors.New("not known by gossip")
+}
+
+// admitRaft lets in the connections of this node's cluster only. An empty node
+// that gave its promise becomes a member by the founder's first connection.
+func (c *Cluster) admitRaft(clusterID string) error {
+	own := c.id.clusterID()
+	if own == "" && c.promised.holds(clusterID) {
+		return c.adopt(clusterID)
+	}
+	if own != clusterID {
+		c.log.Warn("refused a node of another cluster", "theirs", clusterID, "ours", own)
+		return ErrForeign
+	}
+	return nil
+}
+
+// servers returns Raft's members.
+func (c *Cluster) servers() []raft.Server {
+	future := c.raft.GetConfiguration()
+	if future.Error() != nil {
+		return nil
+	}
+	return future.Configuration().Servers
+}
+
+// voters returns how many of Raft's members vote.
+func voters(servers []raft.Server) int {
+	n := 0
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter {
+			n++
+		}
+	}
+	return n
+}
+
+func findServer(servers []raft.Server, id string) (raft.Server, bool) {
+	i := slices.IndexFunc(servers, func(s raft.Server) bool { return s.ID == raft.ServerID(id) })
+	if i < 0 {
+		return raft.Server{}, false
+	}
+	return servers[i], true
+}
+
+// leader returns the id and the Raft address of the leader, empty while none is
+// known.
+func (c *Cluster) leader() (id, addr string) {
+	serverAddr, serverID := c.raft.LeaderWithID()
+	if serverID == "" {
+		return "", ""
+	}
+	if m, ok := c.gossip.find(string(serverID)); ok {
+		return string(serverID), m.RaftAddr
+	}
+	return string(serverID), string(serverAddr)
+}
+
+// await waits for a future of Raft, which has no deadline of its own
+// (hashicorp/raft#498).
+func await(ctx context.Context, future raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- future.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,153 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// nodeReports keeps what each node last said of itself.
+type nodeReports struct {
+	mu   sync.Mutex
+	last map[string]Report // by node id
+}
+
+func newNodeReports() *nodeReports { return &nodeReports{last: map[string]Report{}} }
+
+// report is what this node says of itself.
+func (c *Cluster) report() Report {
+	view := c.View()
+	return Report{
+		View:         ViewStatus{Index: view.Index, Digest: view.Digest(), Stale: c.views.stale.Load()},
+		AppliedIndex: c.raft.AppliedIndex(),
+		LastContact:  c.lastContact(),
+		Local:        c.cfg.Local(),
+	}
+}
+
+// Status asks every living node how it is and returns the whole cluster as this
+// node sees it. It takes at most statusWithin and needs no quorum.
+func (c *Cluster) Status(ctx context.Context) Status {
+	servers := c.servers()
+	leader, _ := c.leader()
+	members := c.known(servers)
+	answers := c.ask(ctx, members)
+	s := Status{
+		ClusterID:   c.id.clusterID(),
+		AsSeenBy:    c.cfg.Name,
+		Term:        c.raft.CurrentTerm(),
+		CommitIndex: c.raft.CommitIndex(),
+		Degraded:    c.degraded(),
+	}
+	if len(servers) > 0 {
+		s.Quorum = voters(servers)/2 + 1
+	}
+	for _, m := range members {
+		server, isServer := findServer(servers, m.ID)
+		n := NodeStatus{
+			ID: m.ID, Name: m.Name, Addr: m.Addr.String(), RaftAddr: m.RaftAddr,
+			AdminAddr: m.AdminAddr, HTTPAddr: m.HTTPAddr, Version: m.Version,
+			State: m.State, Leader: m.ID == leader,
+			Voter: isServer && server.Suffrage == raft.Voter,
+		}
+		c.fill(&n, answers, s.CommitIndex)
+		if n.Leader {
+			s.Leader = n.Name
+		}
+		s.Nodes = append(s.Nodes, n)
+	}
+	s.conclude()
+	return s
+}
+
+// fill adds what a node said of itself, now or last.
+func (c *Cluster) fill(n *NodeStatus, answers map[string]Report, commit uint64) {
+	report, answered := answers[n.ID]
+	c.nodes.mu.Lock()
+	defer c.nodes.mu.Unlock()
+	switch {
+	case answered:
+		c.nodes.last[n.ID] = report
+	case n.State == Alive: // gossip has not noticed anything yet
+		n.State = Suspect
+		fallthrough
+	default:
+		report = c.nodes.last[n.ID]
+		report.Local.Ready = false
+		report.Local.RequestsPerSecond = 0
+	}
+	n.Report = report
+	if commit > report.AppliedIndex {
+		n.Lag = commit - report.AppliedIndex
+	}
+}
+
+// conclude draws from the nodes what is said of the whole.
+func (s *Status) conclude() {
+	digests, voting, all := map[string]bool{}, 0, true
+	for _, n := range s.Nodes {
+		if n.State == Alive {
+			digests[n.View.Digest] = true
+		}
+		if n.State == Alive && n.Voter {
+			voting++
+		}
+		all = all && (n.State == Alive || n.State == Left && !n.Voter)
+	}
+	s.Agreement = len(digests) == 1 && !slices.ContainsFunc(s.Nodes, func(n NodeStatus) bool { return n.State == Suspect })
+	s.FailureTolerance = max(0, voting-s.Quorum)
+	s.Healthy = s.Leader != "" && s.Agreement && all && s.Degraded == ""
+	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+}
+
+// known returns the nodes that gossip knows and the members of Raft that it has
+// never met.
+func (c *Cluster) known(servers []raft.Server) []member {
+	byID := map[string]member{}
+	for _, m := range c.gossip.all() {
+		byID[m.ID] = m
+	}
+	for _, s := range servers {
+		if _, ok := byID[string(s.ID)]; !ok {
+			byID[string(s.ID)] = member{ID: string(s.ID), State: Failed, meta: meta{RaftAddr: string(s.Address)}}
+		}
+	}
+	return slices.Collect(maps.Values(byID))
+}
+
+// ask collects the reports of those that are alive and answer in time.
+func (c *Cluster) ask(ctx context.Context, members []member) map[string]Report {
+	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	defer cancel()
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	answers := map[string]Report{}
+	for _, m := range members {
+		if m.State != Alive {
+			continue
+		}
+		asking.Go(func() {
+			report, err := c.askReport(ctx, m)
+			if err != nil {
+				return // shown as suspect
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[m.ID] = report
+		})
+	}
+	asking.Wait()
+	return answers
+}
+
+func (c *Cluster) askReport(ctx context.Context, m member) (report Report, err error) {
+	if m.ID == c.id.nodeID() {
+		return c.report(), nil
+	}
+	err = c.calls.call(ctx, m.RaftAddr, reportPath, none{}, &report)
+	return report, err
+}

@@ -1,0 +1,112 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"lbnode/state"
+)
+
+// saveDelay gathers the views of a busy moment into one write of the disk.
+const saveDelay = 200 * time.Millisecond
+
+// views holds the view that this node serves and keeps a copy of it on disk.
+// Raft replays its log only once a leader makes contact; until then a node that
+// restarts alone serves the copy.
+type views struct {
+	path   string
+	notify func(*state.View)
+	log    *slog.Logger
+
+	current atomic.Pointer[state.View]
+	stale   atomic.Bool
+
+	publishing sync.Mutex
+	save       chan struct{}
+	saving     sync.WaitGroup
+}
+
+// openViews serves the view kept in dir, or an empty one. A copy that cannot be
+// read is not worth a node: the log has it all.
+func openViews(dir string, notify func(*state.View), log *slog.Logger) *views {
+	v := &views{path: filepath.Join(dir, "view.json"), notify: notify, log: log, save: make(chan struct{}, 1)}
+	kept, err := readView(v.path)
+	if err != nil {
+		log.Warn("cannot use the view kept on disk; this node has none until it hears from the others", "error", err)
+	}
+	v.stale.Store(kept != nil)
+	if kept == nil {
+		kept = state.EmptyView()
+	}
+	v.current.Store(kept)
+	v.saving.Go(v.saveLoop)
+	return v
+}
+
+func readView(path string) (*state.View, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	machine, err := state.Restore(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return machine.View(), nil
+}
+
+// publish replaces the view unless next is older: while the log is replayed, the
+// node goes on with the view it had.
+func (v *views) publish(next *state.View) {
+	v.publishing.Lock()
+	defer v.publishing.Unlock()
+	if next.Index < v.current.Load().Index {
+		return
+	}
+	same := next == v.current.Load()
+	v.stale.Store(false)
+	v.current.Store(next)
+	if same {
+		return
+	}
+	v.notify(next)
+	select {
+	case v.save <- struct{}{}:
+	default:
+	}
+}
+
+// stop writes what is not written yet.
+func (v *views) stop() {
+	close(v.save)
+	v.saving.Wait()
+}
+
+func (v *views) saveLoop() {
+	for range v.save {
+		time.Sleep(saveDelay)
+		v.write()
+	}
+}
+
+func (v *views) write() {
+	data, err := v.current.Load().Snapshot().Encode()
+	if err == nil {
+		err = renameio.WriteFile(v.path, data, 0o600)
+	}
+	if err != nil {
+		v.log.Error("cannot keep the view on disk: a restart without the other nodes would serve an older one", "error", err)
+	}
+}

@@ -1,0 +1,256 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// history is what one machine made of a log.
+type history struct {
+	*replica
+	results []Result
+}
+
+// play applies the log to m, and fails the test unless every view it makes
+// keeps the invariants.
+func play(t testing.TB, m *Machine, log []entry) history {
+	t.Helper()
+	h := history{replica: &replica{Machine: m}}
+	for _, e := range log {
+		before := m.View()
+		result := h.applyData(t, e.index, e.data)
+		if after := m.View(); after != before {
+			if after.Index != e.index || result.Index != e.index || result.Err != nil {
+				t.Fatalf("entry %d: got %s and a view of index %d", e.index, toJSON(result), after.Index)
+			}
+			checkInvariants(t, after)
+		}
+		h.results = append(h.results, result)
+	}
+	return h
+}
+
+// checkLog fails the test unless the log, and a snapshot at the cut followed by
+// the rest of the log, give the same results, views and bytes.
+func checkLog(t testing.TB, log []entry, cut int) history {
+	t.Helper()
+	whole := play(t, NewMachine(), log)
+	head := play(t, NewMachine(), log[:cut])
+	kept := snapshotBytes(t, head.Machine)
+	restored := restore(t, kept)
+	if got := snapshotBytes(t, restored); !bytes.Equal(got, kept) {
+		t.Fatalf("restored and encoded again:\n got %s\nwant %s", got, kept)
+	}
+	tail := play(t, restored, log[cut:])
+	for i, got := range append(head.results, tail.results...) {
+		if want := whole.results[i]; !sameResult(got, want) {
+			t.Fatalf("cut at %d: result of entry %d: got %s, want %s", cut, log[i].index, toJSON(got), toJSON(want))
+		}
+	}
+	if got, want := snapshotBytes(t, tail.Machine), snapshotBytes(t, whole.Machine); !bytes.Equal(got, want) {
+		t.Fatalf("cut at %d:\n got %s\nwant %s", cut, got, want)
+	}
+	if got, want := tail.View().Digest(), whole.View().Digest(); got != want {
+		t.Fatalf("cut at %d: got digest %s, want %s", cut, got, want)
+	}
+	whole.checkViews(t)
+	tail.checkViews(t)
+	return whole
+}
+
+func sameResult(a, b Result) bool {
+	if a.Err == nil || b.Err == nil {
+		return a == b
+	}
+	return a.Index == b.Index && *a.Err == *b.Err
+}
+
+// checkDigests fails the test unless two views have one digest exactly if they
+// have one content.
+func checkDigests(t testing.TB, views []seenView) {
+	t.Helper()
+	byDigest, byContent := map[string]string{}, map[string]string{}
+	for _, s := range views {
+		digest, content := s.view.Digest(), s.json
+		if other, ok := byDigest[digest]; ok && other != content {
+			t.Fatalf("one digest of two contents:\n%s\n%s", content, other)
+		}
+		if other, ok := byContent[content]; ok && other != digest {
+			t.Fatalf("two digests of %s: %s and %s", content, digest, other)
+		}
+		byDigest[digest], byContent[content] = content, digest
+	}
+}
+
+// makeSeed draws bytes that make a log of some 20 commands.
+func makeSeed(n uint64) []byte {
+	random := rand.New(rand.NewPCG(n, 1))
+	data := make([]byte, 40+random.IntN(120))
+	for i := range data {
+		data[i] = byte(random.Uint32())
+	}
+	return data
+}
+
+func FuzzMachine(f *testing.F) {
+	for n := range uint64(24) {
+		f.Add(makeSeed(n), uint(n))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, at uint) {
+		log := readScript(t, data)
+		h := checkLog(t, log, int(at%uint(len(log)+1)))
+		checkDigests(t, h.seen)
+	})
+}
+
+func TestEveryCut(t *testing.T) {
+	log := readScript(t, makeSeed(1))
+	for cut := range len(log) + 1 {
+		checkLog(t, log, cut)
+	}
+}
+
+// Thousands of drawn logs, and proof that they are worth it: every operation
+// succeeds and fails in them, for every reason there is.
+func TestRandomLogs(t *testing.T) {
+	seen := map[string]int{}
+	var views []seenView
+	for n := range uint64(2500) {
+		log := readScript(t, makeSeed(n))
+		h := checkLog(t, log, int(n)%(len(log)+1))
+		for i, result := range h.results {
+			seen[outcome(log[i].kind, result)]++
+		}
+		views = append(views, h.seen...)
+	}
+	checkDigests(t, views)
+	for _, want := range wantedOutcomes() {
+		if seen[want] < 10 {
+			t.Errorf("%s: got it %d times, want 10 at least", want, seen[want])
+		}
+	}
+}
+
+func outcome(kind string, result Result) string {
+	if result.Err == nil {
+		return kind + " ok"
+	}
+	return fmt.Sprintf("%s %s", kind, result.Err.Code)
+}
+
+func wantedOutcomes() (all []string) {
+	failures := map[string][]Code{
+		"init_cluster":   {Invalid, Conflict, Stale},
+		"seed":           {Invalid, Exists, Stale},
+		"create_pool":    {Invalid, Exists, Stale},
+		"update_pool":    {Invalid, NotFound, Stale},
+		"delete_pool":    {NotFound, Conflict, Stale},
+		"add_backend":    {Invalid, NotFound, Exists, Stale},
+		"update_backend": {Invalid, NotFound, Exists, Stale},
+		"remove_backend": {NotFound, Stale},
+		"put_route":      {Invalid, NotFound, Stale},
+		"remove_route":   {NotFound, Stale},
+		"set_health":     {Invalid, Stale},
+	}
+	for kind, codes := range failures {
+		all = append(all, kind+" ok")
+		for _, code := range codes {
+			all = append(all, fmt.Sprintf("%s %s", kind, code))
+		}
+	}
+	return all
+}
+
+// checkCommandBytes applies bytes that may be anything: an error that changes
+// nothing, or a result.
+func checkCommandBytes(t testing.TB, data []byte) {
+	t.Helper()
+	r := newFixture(t)
+	before := snapshotBytes(t, r.Machine)
+	if _, err := r.Apply(r.index+1, data); err != nil {
+		if !bytes.Equal(snapshotBytes(t, r.Machine), before) {
+			t.Fatalf("%s: got error %v and a changed machine", data, err)
+		}
+		return
+	}
+	checkInvariants(t, r.View())
+	checkRoundTrip(t, r.Machine)
+	r.checkViews(t)
+}
+
+// checkSnapshotBytes restores bytes that may be anything: an error, or a machine
+// that can go on.
+func checkSnapshotBytes(t testing.TB, data []byte) {
+	t.Helper()
+	m, err := Restore(data)
+	if err != nil {
+		return
+	}
+	checkRoundTrip(t, m)
+	for _, e := range readScript(t, makeSeed(2)) {
+		if _, err := m.Apply(e.index, e.data); err != nil {
+			t.Fatalf("after %s: %v", data, err)
+		}
+	}
+	checkRoundTrip(t, m)
+	m.View().Digest()
+}
+
+func checkRoundTrip(t testing.TB, m *Machine) {
+	t.Helper()
+	want := snapshotBytes(t, m)
+	if got := snapshotBytes(t, restore(t, want)); !bytes.Equal(got, want) {
+		t.Fatalf("restored and encoded again:\n got %s\nwant %s", got, want)
+	}
+}
+
+func FuzzApply(f *testing.F) {
+	for _, data := range goldenLog(f) {
+		f.Add(data)
+	}
+	f.Add([]byte(`{"v":1,"op":"create_pool","body":null}`))
+	f.Add([]byte(`{"v":1,"op":"set_health","body":{"verdicts":[null,{}]}}`))
+	f.Add([]byte(`{"v":1e999,"op":7}`))
+	f.Fuzz(func(t *testing.T, data []byte) { checkCommandBytes(t, data) })
+}
+
+func FuzzRestore(f *testing.F) {
+	f.Add(readGolden(f, goldenSnapshotFile))
+	f.Add([]byte(`{"version":1,"content":{"routes":[],"pools":[{"backends":[]}]},"recent":[]}`))
+	f.Add([]byte(`{"version":1,"content":{"pools":[null,null]}}`))
+	f.Add([]byte(`{"version":1,"recent":[{"id":"r1","result":{"error":null}},{}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) { checkSnapshotBytes(t, data) })
+}
+
+// Bytes that were damaged a little go deeper than bytes that were made up.
+func TestDamagedBytes(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 7))
+	log, snapshot := goldenLog(t), readGolden(t, goldenSnapshotFile)
+	for n := range 1000 {
+		checkCommandBytes(t, damage(random, log[n%len(log)]))
+	}
+	for range 300 {
+		checkSnapshotBytes(t, damage(random, snapshot))
+	}
+}
+
+// damage replaces, cuts out or repeats a few bytes.
+func damage(random *rand.Rand, data []byte) []byte {
+	const noise = "0-\"{}[],:nul\xff\x00"
+	data = bytes.Clone(data)
+	for range 1 + random.IntN(3) {
+		at := random.IntN(len(data))
+		end := min(len(data), at+1+random.IntN(8))
+		switch random.IntN(3) {
+		case 0:
+			data[at] = noise[random.IntN(len(noise))]
+		case 1:
+			data = append(data[:at:at], data[end:]...)
+		case 2:
+			data = append(data[:end:end], data[at:]...)
+		}
+	}
+	return data
+}
