@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -107,7 +106,7 @@ func (c *Cluster) open(ctx context.Context) error {
 	if err := c.openGossip(ctx); err != nil {
 		return err
 	}
-	c.views = openViews(c.cfg.DataDir, c.cfg.OnView, c.log)
+	c.views = openViews(c.cfg.DataDir, c.log)
 	c.fsm = newFSM(c.views.publish)
 	if err := c.startRaft(); err != nil {
 		return err
@@ -206,7 +205,7 @@ type Addrs struct {
 // found is handed to OnView first.
 func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 	ctx, c.cancel = context.WithCancel(ctx)
-	c.cfg.OnView(c.views.current.Load())
+	c.views.begin(c.cfg.OnView)
 	err := c.gossip.tell(func(m *meta) {
 		m.AdminAddr = c.reachable(addrs.Admin)
 		m.HTTPAddr = c.reachable(addrs.HTTP)
@@ -297,14 +296,16 @@ func (c *Cluster) Advertised() (addr, why string) { return c.gossip.addr.String(
 // Existing says whether this node found a cluster in its data directory.
 func (c *Cluster) Existing() bool { return c.id.clusterID() != "" }
 
-// Rank is this node's place among the living nodes of the cluster, from 0.
+// Rank is this node's place among the nodes of the cluster, from 0. It comes from
+// Raft's members, which a node knows before it has met any other.
 func (c *Cluster) Rank() int {
-	for i, m := range c.gossip.alive() {
-		if m.ID == c.id.nodeID() {
-			return i
+	rank := 0
+	for _, s := range c.servers() {
+		if string(s.ID) < c.id.nodeID() {
+			rank++
 		}
 	}
-	return 0
+	return rank
 }
 
 // Stop ends this node's part for now: it stays a member and comes back with the

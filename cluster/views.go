@@ -23,22 +23,23 @@ const saveDelay = 200 * time.Millisecond
 // Raft replays its log only once a leader makes contact; until then a node that
 // restarts alone serves the copy.
 type views struct {
-	path   string
-	notify func(*state.View)
-	log    *slog.Logger
+	path string
+	log  *slog.Logger
 
 	current atomic.Pointer[state.View]
 	stale   atomic.Bool
 
-	publishing sync.Mutex
-	save       chan struct{}
-	saving     sync.WaitGroup
+	publishing sync.Mutex // guards notify, and makes its calls one at a time
+	notify     func(*state.View)
+
+	save   chan struct{}
+	saving sync.WaitGroup
 }
 
 // openViews serves the view kept in dir, or an empty one. A copy that cannot be
 // read is not worth a node: the log has it all.
-func openViews(dir string, notify func(*state.View), log *slog.Logger) *views {
-	v := &views{path: filepath.Join(dir, "view.json"), notify: notify, log: log, save: make(chan struct{}, 1)}
+func openViews(dir string, log *slog.Logger) *views {
+	v := &views{path: filepath.Join(dir, "view.json"), log: log, notify: func(*state.View) {}, save: make(chan struct{}, 1)}
 	kept, err := readView(v.path)
 	if err != nil {
 		log.Warn("cannot use the view kept on disk; this node has none until it hears from the others", "error", err)
@@ -50,6 +51,14 @@ func openViews(dir string, notify func(*state.View), log *slog.Logger) *views {
 	v.current.Store(kept)
 	v.saving.Go(v.saveLoop)
 	return v
+}
+
+// begin hands the current view, and from now on each new one, to notify.
+func (v *views) begin(notify func(*state.View)) {
+	v.publishing.Lock()
+	defer v.publishing.Unlock()
+	v.notify = notify
+	notify(v.current.Load())
 }
 
 func readView(path string) (*state.View, error) {

@@ -25,12 +25,26 @@ const maxEntries = 64
 func readScript(t testing.TB, data []byte) []entry {
 	t.Helper()
 	s := &script{bytes: data}
-	var log []entry
+	log := s.start(t)
 	for len(s.bytes) > 0 && len(log) < maxEntries {
 		cmd := s.command()
 		log = append(log, entry{s.index, cmd.Op.kind(), encode(t, cmd)})
 	}
 	return log
+}
+
+// start gives half of all logs a few backends to begin with.
+func (s *script) start(t testing.TB) []entry {
+	t.Helper()
+	if s.next()%2 == 0 {
+		return nil
+	}
+	s.index++
+	seed := &Seed{}
+	for n := range 4 {
+		seed.Backends = append(seed.Backends, scriptBackend(n, n))
+	}
+	return []entry{{s.index, seed.kind(), encode(t, Command{ID: "seed", Op: seed})}}
 }
 
 func (s *script) next() int {
@@ -122,12 +136,15 @@ func (s *script) backends() []Backend {
 
 // backend is one that mostly may be added: its values go together.
 func (s *script) backend() Backend {
-	n := s.next() % 6
-	b := Backend{ID: fmt.Sprintf("id-%d", s.next()%16), Name: fmt.Sprintf("b%d", n), Host: fmt.Sprintf("h%d", n), Port: 80}
+	b := scriptBackend(s.next()%16, s.next()%6)
 	if s.next()%8 == 0 {
 		b = s.patch().over(b)
 	}
 	return b
+}
+
+func scriptBackend(id, n int) Backend {
+	return Backend{ID: fmt.Sprintf("id-%d", id), Name: fmt.Sprintf("b%d", n), Host: fmt.Sprintf("h%d", n), Port: 80}
 }
 
 func (s *script) patch() Backend {

@@ -19,8 +19,8 @@ const (
 	// statusTimeout bounds asking the other nodes; those that do not answer are
 	// shown as they last were.
 	statusTimeout = 2 * time.Second
-	// proposeTimeout bounds a write, with time for an election in it.
-	proposeTimeout = 10 * time.Second
+	// proposeTimeout bounds a write. The cluster gives up before, and says why.
+	proposeTimeout = 15 * time.Second
 	leaveTimeout   = 30 * time.Second
 )
 
