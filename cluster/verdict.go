@@ -49,9 +49,11 @@ func mix(backendID, nodeID string) uint64 {
 	return x ^ x>>33
 }
 
-// Observes says whether this node is to probe a backend.
-func (c *Cluster) Observes(backendID string) bool {
-	return slices.Contains(observers(backendID, c.aliveIDs()), c.id.nodeID())
+// Observes returns a function that says whether this node is to probe a backend,
+// as the living nodes are now.
+func (c *Cluster) Observes() func(backendID string) bool {
+	alive, self := c.aliveIDs(), c.id.nodeID()
+	return func(backendID string) bool { return slices.Contains(observers(backendID, alive), self) }
 }
 
 func (c *Cluster) aliveIDs() []string {

@@ -197,6 +197,8 @@ func TestBackendOps(t *testing.T) {
 		{name: "other protocol, starting again", op: &UpdateBackend{Pool: "web", Name: "b2", Patch: Backend{Protocol: "https"}}, touched: []string{"web"},
 			check: equals(getBackend("web", "b2"), moved(2, func(b *Backend) { b.Protocol = "https" }))},
 		{name: "onto another's address", op: &UpdateBackend{Pool: "web", Name: "b2", Patch: Backend{Host: "10.0.0.1"}}, code: Exists, field: "url"},
+		{name: "onto another's address in another spelling", code: Exists, field: "url",
+			op: &UpdateBackend{Pool: "web", Name: "b2", Patch: Backend{Host: "::ffff:10.0.0.1"}}},
 		{name: "unknown pool", op: &UpdateBackend{Pool: "nope", Name: "b1"}, code: NotFound, field: "pool"},
 		{name: "unknown backend", op: &UpdateBackend{Pool: "web", Name: "b3"}, code: NotFound, field: "backend"},
 		{name: "invalid", op: &UpdateBackend{Pool: "web", Name: "b1", Patch: Backend{Weight: -1}}, code: Invalid, field: "weight"},

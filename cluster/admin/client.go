@@ -151,7 +151,7 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 func (c *Client) send(ctx context.Context, method, path string, body any) ([]byte, error) {
 	req, err := c.newRequest(ctx, method, path, body)
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask lbnode at %s: %w", c.addr, innermost(err))
+		return nil, fmt.Errorf("cannot ask lbnode at %q: %w", c.addr, innermost(err))
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -80,6 +80,9 @@ func (b BackendSpec) patch() (state.Backend, *state.Error) {
 // parseURL takes protocol, host and port out of a backend's url. A lone "/" as
 // path is let pass: it means the same as none.
 func parseURL(raw string, b *state.Backend) *state.Error {
+	if strings.Contains(raw, "@") { // an answer must not repeat a password
+		return invalid("url", "must hold no user or password")
+	}
 	u, err := url.Parse(raw)
 	if err != nil {
 		return invalid("url", "must be like http://10.0.0.11:8080, not %q", raw)
@@ -87,8 +90,6 @@ func parseURL(raw string, b *state.Backend) *state.Error {
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
 		return invalid("url", "must begin with http:// or https://, not %q", raw)
-	case u.User != nil:
-		return invalid("url", "must hold no user or password") // and must not be repeated in an answer
 	case u.Path != "" && u.Path != "/":
 		return invalid("url", "must have no path, not %q: requests keep their own", raw)
 	case strings.ContainsAny(raw, "?#"):

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/peterbourgon/ff/v3"
+
+	"lbnode/cluster"
+	"lbnode/state"
+)
+
+const (
+	defaultGossip = ":7946"
+	defaultRaft   = ":7947"
+	defaultAdmin  = "127.0.0.1:8404"
+	defaultHTTP   = ":8080"
+)
+
+// nodeFlags are the settings of a node as they are given.
+type nodeFlags struct {
+	join           list
+	node           string
+	dataDir        string
+	http           string
+	bind           string
+	raft           string
+	advertise      string
+	admin          string
+	adminTokenFile string
+	secret         string
+	insecure       bool
+	nonVoter       bool
+	backends       list
+	raftMultiplier int
+	logLevel       slog.Level
+	logFormat      string
+	config         string
+}
+
+// list is a flag that may be repeated and whose values may be separated by commas.
+type list []string
+
+// String implements flag.Value.
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+// Set implements flag.Value.
+func (l *list) Set(value string) error {
+	for part := range strings.SplitSeq(value, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			return errors.New("holds an empty entry")
+		}
+		*l = append(*l, part)
+	}
+	return nil
+}
+
+func newFlagSet(f *nodeFlags) *flag.FlagSet {
+	fs := flag.NewFlagSet("lbnode", flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // errors are printed once, by main
+	fs.Var(&f.join, "join", "gossip addresses of all nodes, this one included, the same on every node: `a,b,c`; host, host:port or srv:_name")
+	fs.StringVar(&f.node, "node", hostName(), "`name` of this node, shown to people")
+	fs.StringVar(&f.dataDir, "data-dir", defaultDataDir(), "`directory` for the node's id, log and last view")
+	fs.StringVar(&f.http, "http", defaultHTTP, "`address` for HTTP traffic")
+	fs.StringVar(&f.bind, "bind", defaultGossip, "`address` for gossip, TCP and UDP")
+	fs.StringVar(&f.raft, "raft", defaultRaft, "`address` for raft and calls between nodes, TCP")
+	fs.StringVar(&f.advertise, "advertise", "", "`IP` address that other nodes reach this one at (default: the one that routes to the join target)")
+	fs.StringVar(&f.admin, "admin", defaultAdmin, "`address` for the API, /cluster and metrics")
+	fs.StringVar(&f.adminTokenFile, "admin-token-file", "", "`file` with the token that the admin address asks for")
+	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen")
+	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
+	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
+	fs.Var(&f.backends, "backend", "`URL` of a backend for the default pool of a cluster that has no pool yet; repeatable")
+	fs.IntVar(&f.raftMultiplier, "raft-multiplier", 1, "`factor` by which raft's timeouts are stretched, 1 to 10")
+	fs.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error")
+	fs.StringVar(&f.logFormat, "log-format", "text", "`format` of the log: text or json")
+	fs.StringVar(&f.config, "config", "", "`file` with settings of this node, a line each: name value")
+	return fs
+}
+
+// parseFlags reads the flags, then the environment, then the file of -config. Its
+// errors wrap errUsage.
+func parseFlags(args []string) (*nodeFlags, error) {
+	f := &nodeFlags{}
+	fs := newFlagSet(f)
+	err := ff.Parse(fs, args,
+		ff.WithEnvVarPrefix("LBNODE"),
+		ff.WithConfigFileFlag("config"),
+		ff.WithConfigFileParser(ff.PlainParser))
+	if errors.Is(err, flag.ErrHelp) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s%s; lbnode help lists the flags", errUsage, err, suggestFlag(err, fs))
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("%w: unexpected %q after the flags; lists are separated by commas, without spaces", errUsage, fs.Arg(0))
+	}
+	if f.logFormat != "text" && f.logFormat != "json" {
+		return nil, fmt.Errorf("%w: -log-format must be text or json, not %q", errUsage, f.logFormat)
+	}
+	f.keepToLoopback()
+	return f, nil
+}
+
+// keepToLoopback makes a bare `lbnode` safe and easy: without peers and without
+// protection, nothing but traffic is reachable from other machines.
+func (f *nodeFlags) keepToLoopback() {
+	if f.secret != "" || f.insecure || len(f.join) > 0 {
+		return
+	}
+	if f.bind == defaultGossip {
+		f.bind = "127.0.0.1" + defaultGossip
+	}
+	if f.raft == defaultRaft {
+		f.raft = "127.0.0.1" + defaultRaft
+	}
+}
+
+var undefinedFlag = regexp.MustCompile(`(?:not defined: -|flag ")([A-Za-z0-9-]+)`)
+
+// suggestFlag finds the flag that was meant by an unknown one.
+func suggestFlag(err error, fs *flag.FlagSet) string {
+	match := undefinedFlag.FindStringSubmatch(err.Error())
+	if match == nil {
+		return ""
+	}
+	var names []string
+	fs.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	return suggest(match[1], names)
+}
+
+// clusterConfig turns the flags into the settings of package cluster.
+func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
+	seed, err := seedBackends(f.backends)
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	var secret []byte
+	if f.secret != "" {
+		if secret, err = cluster.ReadSecret(f.secret); err != nil {
+			return cluster.Config{}, err
+		}
+	}
+	return cluster.Config{
+		Name:           f.node,
+		Version:        version(),
+		DataDir:        f.dataDir,
+		Join:           f.join,
+		Bind:           f.bind,
+		Raft:           f.raft,
+		Advertise:      f.advertise,
+		Secret:         secret,
+		Insecure:       f.insecure,
+		NonVoter:       f.nonVoter,
+		Seed:           seed,
+		RaftMultiplier: f.raftMultiplier,
+		Log:            log,
+	}, nil
+}
+
+// seedBackends names the backends of -backend in their order.
+func seedBackends(urls []string) ([]state.Backend, error) {
+	var backends []state.Backend
+	for i, raw := range urls {
+		u, err := url.Parse(raw)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/")+u.RawQuery != "" {
+			return nil, fmt.Errorf("%w: -backend %q is not a URL such as http://10.0.0.11:8080", errUsage, raw)
+		}
+		port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
+		number, err := strconv.Atoi(cmp.Or(u.Port(), port))
+		if err != nil {
+			return nil, fmt.Errorf("%w: -backend %q: port: %w", errUsage, raw, err)
+		}
+		backends = append(backends, state.Backend{
+			ID: cluster.NewID(), Name: fmt.Sprintf("backend-%d", i+1),
+			Protocol: u.Scheme, Host: u.Hostname(), Port: number,
+		})
+	}
+	return backends, nil
+}
+
+// adminToken reads the token for the admin address. Off loopback there must be
+// one, or -insecure.
+func (f *nodeFlags) adminToken() (string, error) {
+	host, _, err := net.SplitHostPort(f.admin)
+	if err != nil {
+		return "", fmt.Errorf("%w: -admin %q is not an address such as 127.0.0.1:8404: %w", errUsage, f.admin, err)
+	}
+	if f.adminTokenFile != "" {
+		return readToken(f.adminTokenFile)
+	}
+	ip := net.ParseIP(host)
+	if f.insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return "", nil
+	}
+	return "", fmt.Errorf("%w: -admin %s is reachable from other machines and asks for no token: give -admin-token-file, or say -insecure", errUsage, f.admin)
+}
+
+func readToken(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the admin token: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if len(token) < 16 {
+		return "", fmt.Errorf("the admin token in %s has %d characters, fewer than 16: lbnode keygen > %[1]s makes a good one", path, len(token))
+	}
+	return token, nil
+}
+
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "lbnode"
+	}
+	return name
+}
+
+// defaultDataDir is /var/lib/lbnode for root, else in the user's state directory
+// (XDG Base Directory Specification).
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/lbnode"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "lbnode")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "state", "lbnode")
+}

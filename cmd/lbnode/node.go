@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"lbnode/cluster"
+	"lbnode/cluster/admin"
+	"lbnode/proxy"
+	"lbnode/proxy/health"
+	"lbnode/state"
+)
+
+// drainWithin is how long requests under way may take to end when a node stops.
+const drainWithin = 30 * time.Second
+
+// node is one lbnode. This is the only place where its parts are put together:
+//
+//	  clients            other nodes              operators
+//	     │                    │                       │
+//	┌────▼────┐  views   ┌────▼────┐  proposals  ┌────▼────┐
+//	│  proxy  │◄─────────┤ cluster │◄────────────┤  admin  │
+//	└──┬───▲──┘     ┌───►└────┬────┘             └─▲───▲───┘
+//	   │   │ finds  │ judged  │ views, members     │   │
+//	   │ ┌─┴────────┴┐        │                    │   │ counts
+//	   │ │  health   │◄───────┘        local facts │   │
+//	   │ └─────┬─────┘                  (node.local)───┘
+//	   ▼       ▼
+//	  backends
+//
+// Parts start from cluster to proxy, so that traffic comes last, and stop in the
+// reverse order.
+type node struct {
+	log     *slog.Logger
+	cluster *cluster.Cluster
+	admin   *admin.Server
+	checker *health.Checker
+	proxy   *proxy.Proxy
+	metrics *admin.Metrics
+
+	adminAddr, httpAddr net.Addr
+
+	left     chan struct{} // closed when the node has left the cluster
+	leftOnce sync.Once
+}
+
+// nodeConfig is what a node is made of.
+type nodeConfig struct {
+	cluster    cluster.Config
+	http       string // address for traffic
+	admin      string // address for the admin API
+	adminToken string
+	log        *slog.Logger
+}
+
+// startNode binds all listeners and starts all parts. An error leaves nothing
+// running.
+func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
+	n := &node{log: cfg.log, metrics: admin.NewMetrics(), left: make(chan struct{})}
+	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log})
+	n.proxy = proxy.New(proxy.Config{
+		Rank:     func() int { return n.cluster.Rank() },
+		Suspect:  n.checker.Suspect,
+		Recorder: n.metrics,
+		Log:      cfg.log,
+	})
+	cfg.cluster.OnView = n.viewChanged
+	cfg.cluster.OnMembers = n.membersChanged
+	cfg.cluster.OnAutonomous = n.proxy.SetAutonomous
+	cfg.cluster.Local = n.local
+	var err error
+	if n.cluster, err = cluster.Open(ctx, cfg.cluster); err != nil {
+		n.checker.Stop()
+		return nil, err
+	}
+	if err := n.listen(cfg); err != nil {
+		n.stop(ctx)
+		return nil, err
+	}
+	n.cluster.Start(context.WithoutCancel(ctx), cluster.Addrs{Admin: n.adminAddr.String(), HTTP: n.httpAddr.String()})
+	return n, nil
+}
+
+func (n *node) listen(cfg nodeConfig) (err error) {
+	n.admin = admin.New(admin.Config{
+		Cluster: (*control)(n),
+		Local:   n.local,
+		Ready:   n.ready,
+		Token:   cfg.adminToken,
+		Version: cfg.cluster.Version,
+		Log:     cfg.log,
+		Metrics: n.metrics,
+	})
+	if n.adminAddr, err = n.admin.Listen(cfg.admin); err != nil {
+		return err
+	}
+	n.httpAddr, err = n.proxy.Listen(cfg.http)
+	return err
+}
+
+// run waits until the node must stop, and stops it.
+func (n *node) run(ctx context.Context) error {
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-n.left:
+	case err = <-n.cluster.Failed():
+	}
+	n.stop(context.WithoutCancel(ctx))
+	return err
+}
+
+// stop takes no more traffic, lets what is under way end, then stops the parts
+// in the reverse order of their start.
+func (n *node) stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainWithin)
+	defer cancel()
+	if err := n.proxy.Shutdown(ctx); err != nil {
+		n.log.Warn("cut off requests that did not end in time", "error", err)
+	}
+	n.checker.Stop()
+	if n.admin != nil {
+		if err := n.admin.Shutdown(ctx); err != nil {
+			n.log.Warn("cut off admin requests that did not end in time", "error", err)
+		}
+	}
+	n.cluster.Stop()
+}
+
+func (n *node) viewChanged(v *state.View) {
+	n.proxy.SetView(v)
+	n.checker.Update(v, n.cluster.Observes())
+}
+
+func (n *node) membersChanged() { n.checker.Update(n.cluster.View(), n.cluster.Observes()) }
+
+// ready says why the node takes no traffic, nil if it does. Losing quorum is no
+// reason: traffic still flows.
+func (n *node) ready() error {
+	if n.cluster.View().Index == 0 {
+		return errors.New("has no view yet: it has not joined a cluster")
+	}
+	if !n.proxy.Ready() {
+		return errors.New("is stopping")
+	}
+	return nil
+}
+
+// local gathers what only this node knows.
+func (n *node) local() cluster.Local {
+	l := cluster.Local{
+		Ready:             n.ready() == nil,
+		RequestsPerSecond: n.proxy.RequestsPerSecond(),
+		Backends:          map[string]cluster.LocalBackend{},
+	}
+	for id, count := range n.proxy.InFlight() {
+		l.Backends[id] = cluster.LocalBackend{InFlight: count}
+	}
+	for _, o := range n.checker.Observations() {
+		seen := cluster.Observation(o)
+		l.Backends[o.BackendID] = cluster.LocalBackend{InFlight: l.Backends[o.BackendID].InFlight, Observation: &seen}
+	}
+	return l
+}
+
+// findings takes what the probes find to those who act on it.
+type findings node
+
+// Reachable implements health.Sink.
+func (f *findings) Reachable(backendID string, ok bool) { f.proxy.SetReachable(backendID, ok) }
+
+// Judged implements health.Sink.
+func (f *findings) Judged(o health.Observation) {
+	f.proxy.SetOpinion(o.BackendID, o.Healthy)
+	f.cluster.Observed()
+}
+
+// control is the cluster as the admin API sees it: after leaving, the process
+// stops too.
+type control node
+
+// View implements admin.Cluster.
+func (c *control) View() *state.View { return c.cluster.View() }
+
+// Propose implements admin.Cluster.
+func (c *control) Propose(ctx context.Context, op state.Op, ifIndex uint64) (state.Result, error) {
+	return c.cluster.Propose(ctx, op, ifIndex)
+}
+
+// Status implements admin.Cluster.
+func (c *control) Status(ctx context.Context) cluster.Status { return c.cluster.Status(ctx) }
+
+// Leave implements admin.Cluster.
+func (c *control) Leave(ctx context.Context) error {
+	if err := c.cluster.Leave(ctx); err != nil {
+		return err
+	}
+	c.leftOnce.Do(func() { close(c.left) })
+	return nil
+}
+
+// runNode is the command without a name: it runs a node until it is told to stop.
+func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags, err := parseFlags(args)
+	if err != nil {
+		return quietHelpWith(stdout, err)
+	}
+	log := newLog(stderr, flags)
+	cfg := nodeConfig{http: flags.http, admin: flags.admin, log: log}
+	if cfg.adminToken, err = flags.adminToken(); err != nil {
+		return err
+	}
+	if cfg.cluster, err = flags.clusterConfig(log); err != nil {
+		return err
+	}
+	n, err := startNode(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	n.introduce(stdout, flags)
+	return n.run(ctx)
+}
+
+func quietHelpWith(stdout io.Writer, err error) error {
+	if quietHelp(err) == nil {
+		return printHelp(stdout)
+	}
+	return err
+}
+
+func newLog(out io.Writer, f *nodeFlags) *slog.Logger {
+	options := &slog.HandlerOptions{Level: f.logLevel}
+	if f.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(out, options)).With("node", f.node)
+	}
+	return slog.New(slog.NewTextHandler(out, options)).With("node", f.node)
+}
+
+// introduce prints who and where this node is, and what to type next.
+func (n *node) introduce(out io.Writer, f *nodeFlags) {
+	addr, why := n.cluster.Advertised()
+	standing := "new, a cluster of one"
+	switch {
+	case n.cluster.Existing():
+		standing = "comes back to its cluster with the view it kept"
+	case len(f.join) > 0:
+		standing = "new, meets " + f.join.String()
+	}
+	fmt.Fprintf(out, "node      %s, id %s, data in %s\n", f.node, n.cluster.ID(), f.dataDir)
+	fmt.Fprintf(out, "reachable at %s (%s)\n", addr, why)
+	fmt.Fprintf(out, "cluster   %s\n", standing)
+	fmt.Fprintf(out, "listens   traffic %s, admin %s, gossip %s, raft %s\n", n.httpAddr, n.adminAddr, f.bind, f.raft)
+	fmt.Fprintf(out, "next      lbnode backend add web-1 http://10.0.0.11:8080 -admin %s\n", n.adminAddr)
+}

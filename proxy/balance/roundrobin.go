@@ -1,0 +1,86 @@
+package balance
+
+import "sync/atomic"
+
+// roundRobin walks a ring in which every target stands as often as its weight
+// says, spread as evenly as can be. Over one turn the shares are exact; with equal
+// weights it is plain round robin.
+type roundRobin struct {
+	cursor atomic.Uint64
+	ring   atomic.Pointer[[]*Target]
+}
+
+func newRoundRobin(offset int) *roundRobin {
+	r := &roundRobin{}
+	r.cursor.Store(uint64(max(offset, 0)))
+	r.ring.Store(&[]*Target{})
+	return r
+}
+
+// Update implements Strategy. The cursor stays, or else every change would send
+// the next request to the first target.
+func (r *roundRobin) Update(eligible []*Target) {
+	ring := smoothRing(eligible)
+	r.ring.Store(&ring)
+}
+
+// Pick implements Strategy.
+func (r *roundRobin) Pick(tried []*Target) *Target {
+	ring := *r.ring.Load()
+	if len(ring) == 0 {
+		return nil
+	}
+	at := (r.cursor.Add(1) - 1) % uint64(len(ring))
+	if len(tried) == 0 {
+		return ring[at]
+	}
+	for range ring {
+		if !ring[at].among(tried) {
+			return ring[at]
+		}
+		at = (at + 1) % uint64(len(ring))
+	}
+	return nil
+}
+
+// smoothRing is one turn of nginx's smooth weighted round robin: at each step
+// every target gains its weight, and the one that has most is picked and pays the
+// sum of all. Weights 5, 1, 1 give a a b a c a a rather than a a a a a b c.
+func smoothRing(targets []*Target) []*Target {
+	weights, total := reduced(targets)
+	ring := make([]*Target, 0, total)
+	credit := make([]int, len(targets))
+	for range total {
+		best := 0
+		for i, weight := range weights {
+			credit[i] += weight
+			if credit[i] > credit[best] {
+				best = i
+			}
+		}
+		credit[best] -= total
+		ring = append(ring, targets[best])
+	}
+	return ring
+}
+
+// reduced gives the weights divided by what divides them all, which makes the
+// shortest ring, and their sum.
+func reduced(targets []*Target) (weights []int, total int) {
+	divisor := 0
+	for _, t := range targets {
+		divisor = gcd(divisor, t.Weight)
+	}
+	for _, t := range targets {
+		weights = append(weights, t.Weight/divisor)
+		total += t.Weight / divisor
+	}
+	return weights, total
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}

@@ -1,0 +1,222 @@
+// Package health probes backends and keeps this node's opinion of each: can it
+// connect, and do the probes pass often enough in a row.
+//
+// It decides nothing for the cluster and picks nothing for traffic; it tells a
+// [Sink], which does both elsewhere.
+//
+// Invariant: at most one probe of a backend is under way at a time, and the
+// result of a probe that began before the last change to the backend's address,
+// check or place in the view is thrown away.
+package health
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"lbnode/state"
+)
+
+// Config is what a Checker needs. Both fields are required.
+type Config struct {
+	// Sink is told what the probes find.
+	Sink Sink
+	// Log gets this node's changes of opinion at info.
+	Log *slog.Logger
+}
+
+// Sink takes what the probes find. Calls come one at a time, those about one
+// backend in the order in which things happened. They must not block: while one
+// does, no probe's result counts. They may call the Checker, except Stop.
+type Sink interface {
+	// Reachable says that this node can or cannot connect to the backend. It is
+	// called when that changes.
+	Reachable(backendID string, ok bool)
+	// Judged says that this node's opinion of a backend that it observes has
+	// changed, or that there now is one.
+	Judged(o Observation)
+}
+
+// Observation is what this node's probes say of one backend.
+type Observation struct {
+	BackendID string
+	// URL is the address that was probed.
+	URL string
+	// Healthy is the opinion after the rise and fall thresholds.
+	Healthy bool
+	// At is when the last probe ended, Latency how long it took.
+	At      time.Time
+	Latency time.Duration
+	// Reason is what the last probe found, such as "200 OK", "connection refused"
+	// or "timeout after 1s".
+	Reason string
+}
+
+// Checker probes backends on the schedules of their pools. Its methods are safe
+// for concurrent use.
+type Checker struct {
+	sink    Sink
+	log     *slog.Logger
+	probe   probeFunc
+	watches sync.WaitGroup
+
+	// deliver makes calls of the sink keep the order in which results were
+	// recorded. It is locked before mu, and mu is not held during the calls, so
+	// that the sink may call the Checker.
+	deliver sync.Mutex
+
+	mu      sync.Mutex // guards what follows
+	stopped bool
+	view    *state.View
+	targets map[string]*target
+	// avoided holds the backends that someone may think this node cannot connect
+	// to. They are probed, by whatever node, until a probe passes.
+	avoided map[string]bool
+}
+
+// New returns a Checker that probes nothing until the first Update.
+func New(cfg Config) *Checker {
+	p := prober{}
+	return &Checker{
+		sink:    cfg.Sink,
+		log:     cfg.Log,
+		probe:   p.probe,
+		view:    state.EmptyView(),
+		targets: make(map[string]*target),
+		avoided: make(map[string]bool),
+	}
+}
+
+// Update sets what is probed: the backends of v that observes names, except
+// those in maintenance, and besides those that this node could not connect to.
+// A view that is older than the last one of the same cluster is passed over, so
+// that callers may race. observes must not block nor call the Checker.
+func (c *Checker) Update(v *state.View, observes func(backendID string) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped || v.ClusterID == c.view.ClusterID && v.Index < c.view.Index {
+		return
+	}
+	c.view = v
+	present := make(map[string]bool)
+	for _, pool := range v.Pools {
+		for i := range pool.Backends {
+			b := &pool.Backends[i]
+			present[b.ID] = true
+			c.adjust(pool, b, observes(b.ID))
+		}
+	}
+	c.forget(present)
+}
+
+// adjust makes the probing of b as it should now be.
+func (c *Checker) adjust(pool *state.Pool, b *state.Backend, observed bool) {
+	old := c.targets[b.ID]
+	switch {
+	case b.Admin == state.Maint || !observed && !c.avoided[b.ID]:
+		c.drop(b.ID)
+	case old == nil || old.backend.URL() != b.URL() || observed && !old.observed:
+		c.start(newTarget(pool, b, observed))
+	case old.pool.HealthCheck != pool.HealthCheck:
+		c.start(old.rescheduled(pool, b, observed))
+	default:
+		old.observed = observed
+	}
+}
+
+// forget ends all that concerns backends that are not present.
+func (c *Checker) forget(present map[string]bool) {
+	for id := range c.targets {
+		if !present[id] {
+			c.drop(id)
+		}
+	}
+	for id := range c.avoided {
+		if !present[id] {
+			delete(c.avoided, id)
+		}
+	}
+}
+
+// start begins to probe t instead of what was probed of its backend before. An
+// unknown backend waits for its first probe to get traffic, so that one is sent
+// at once; the others are spread so that backends are not probed in step.
+func (c *Checker) start(t *target) {
+	c.drop(t.backend.ID)
+	var first time.Duration
+	if t.opinion != state.Starting {
+		first = rand.N(t.interval())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.cancel = cancel
+	c.targets[t.backend.ID] = t
+	c.watches.Go(func() { c.watch(ctx, t, first) })
+}
+
+// drop ends the probing of a backend, if it is probed.
+func (c *Checker) drop(id string) {
+	if t := c.targets[id]; t != nil {
+		t.cancel()
+		delete(c.targets, id)
+	}
+}
+
+// Suspect says that traffic could not connect to the backend and now avoids it.
+// It is probed at once, and then at its interval, whether this node observes it
+// or not, until a probe passes; then the sink is told that it is reachable. Many
+// calls make no more than five probes a second. An unknown backend is passed over.
+func (c *Checker) Suspect(backendID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pool, b := c.find(backendID)
+	if c.stopped || b == nil {
+		return
+	}
+	c.avoided[backendID] = true
+	if b.Admin == state.Maint {
+		return
+	}
+	if c.targets[backendID] == nil {
+		c.start(newTarget(pool, b, false))
+	}
+	c.targets[backendID].probeSoon()
+}
+
+func (c *Checker) find(id string) (*state.Pool, *state.Backend) {
+	for _, pool := range c.view.Pools {
+		for i := range pool.Backends {
+			if pool.Backends[i].ID == id {
+				return pool, &pool.Backends[i]
+			}
+		}
+	}
+	return nil, nil
+}
+
+// Observations returns, in no order, the last observation of every backend that
+// this node observes and has probed.
+func (c *Checker) Observations() []Observation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]Observation, 0, len(c.targets))
+	for _, t := range c.targets {
+		if t.observed && !t.last.At.IsZero() {
+			list = append(list, t.last)
+		}
+	}
+	return list
+}
+
+// Stop ends all probes and waits for them; the sink is not called afterwards.
+// Nothing is probed again.
+func (c *Checker) Stop() {
+	c.mu.Lock()
+	c.stopped = true
+	for id := range c.targets {
+		c.drop(id)
+	}
+	c.mu.Unlock()
+	c.watches.Wait()
+}

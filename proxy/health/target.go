@@ -1,0 +1,175 @@
+package health
+
+import (
+	"context"
+	"time"
+
+	"lbnode/state"
+)
+
+// minGap is the least time between the starts of two probes when traffic asks for
+// them: however often it does, it must not set the pace.
+const minGap = 200 * time.Millisecond
+
+// target is one backend being probed in one way. A change of address or check
+// makes a new target.
+type target struct {
+	pool    *state.Pool
+	backend *state.Backend
+	cancel  context.CancelFunc
+	// hurry holds a request for a probe before the interval is over.
+	hurry chan struct{}
+
+	// The Checker's mutex guards what follows.
+
+	// observed is false if the backend is probed only until this node can connect
+	// to it again.
+	observed bool
+	// opinion begins as what the cluster has agreed and then follows this node's
+	// probes alone.
+	opinion state.Health
+	// streak is how many results in a row have spoken against the opinion.
+	streak int
+	// told is whether the sink was told that this address cannot be reached.
+	told bool
+	last Observation // zero until the first probe has ended
+}
+
+func newTarget(pool *state.Pool, b *state.Backend, observed bool) *target {
+	return &target{
+		pool:     pool,
+		backend:  b,
+		hurry:    make(chan struct{}, 1),
+		observed: observed,
+		opinion:  b.Health,
+	}
+}
+
+// rescheduled returns a target that goes on from t with another check. What the
+// old check counted does not speak for the new one.
+func (t *target) rescheduled(pool *state.Pool, b *state.Backend, observed bool) *target {
+	next := newTarget(pool, b, observed)
+	next.opinion, next.told, next.last = t.opinion, t.told, t.last
+	return next
+}
+
+func (t *target) interval() time.Duration { return time.Duration(t.pool.HealthCheck.Interval) }
+
+func (t *target) probeSoon() {
+	select {
+	case t.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// count takes one result into the opinion and says whether that changed it.
+func (t *target) count(passed bool) bool {
+	verdict, threshold := state.Unhealthy, t.pool.HealthCheck.Fall
+	if passed {
+		verdict, threshold = state.Healthy, t.pool.HealthCheck.Rise
+	}
+	if verdict == t.opinion {
+		t.streak = 0
+		return false
+	}
+	t.streak++
+	if t.opinion != state.Starting && t.streak < threshold {
+		return false
+	}
+	t.opinion, t.streak = verdict, 0
+	return true
+}
+
+// watch probes t first after the given time, then each time the interval, counted
+// from start to start, is over, and sooner when asked to hurry.
+func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
+	gap := min(t.interval(), minGap)
+	var started time.Time
+	timer := time.NewTimer(first)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-t.hurry:
+			if early := gap - time.Since(started); early > 0 {
+				timer.Reset(early)
+				continue
+			}
+		}
+		if !c.stillNeeded(t) {
+			return
+		}
+		started = time.Now()
+		timer.Reset(t.interval())
+		result := c.probe(ctx, t.backend, t.pool.HealthCheck)
+		c.settle(t, result, started)
+	}
+}
+
+// stillNeeded drops a target that was probed only because it was avoided, and no
+// longer is. That waits for the next probe to be due, not for the one that
+// passes, so that the gap between probes outlives a pass.
+func (c *Checker) stillNeeded(t *target) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.targets[t.backend.ID] != t {
+		return false
+	}
+	if !t.observed && !c.avoided[t.backend.ID] {
+		c.drop(t.backend.ID)
+		return false
+	}
+	return true
+}
+
+// settle records the result of a probe and tells the sink what it changed.
+func (c *Checker) settle(t *target, r result, started time.Time) {
+	c.deliver.Lock()
+	defer c.deliver.Unlock()
+	for _, tell := range c.record(t, r, started) {
+		tell()
+	}
+}
+
+// record returns what is to be told.
+func (c *Checker) record(t *target, r result, started time.Time) []func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.targets[t.backend.ID] != t {
+		return nil
+	}
+	news := c.recordReach(t, r)
+	was := t.opinion
+	crossed := t.count(r.passed)
+	now := time.Now()
+	t.last = Observation{
+		BackendID: t.backend.ID,
+		URL:       t.backend.URL(),
+		Healthy:   t.opinion == state.Healthy,
+		At:        now,
+		Latency:   now.Sub(started),
+		Reason:    r.reason,
+	}
+	if crossed && t.observed {
+		o := t.last
+		c.log.Info("opinion of backend changed", "pool", t.pool.Name, "backend", t.backend.Name, "from", was, "to", t.opinion, "reason", r.reason)
+		news = append(news, func() { c.sink.Judged(o) })
+	}
+	return news
+}
+
+func (c *Checker) recordReach(t *target, r result) []func() {
+	id := t.backend.ID
+	switch {
+	case !r.connected && !t.told:
+		t.told, c.avoided[id] = true, true
+		return []func(){func() { c.sink.Reachable(id, false) }}
+	case r.passed && c.avoided[id]:
+		t.told = false
+		delete(c.avoided, id)
+		return []func(){func() { c.sink.Reachable(id, true) }}
+	}
+	return nil
+}

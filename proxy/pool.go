@@ -1,0 +1,137 @@
+package proxy
+
+import (
+	"lbnode/proxy/balance"
+	"lbnode/state"
+)
+
+// pool is a pool made ready for requests. It is immutable but for what the
+// strategy and the budget hold, which outlive it.
+type pool struct {
+	spec     *state.Pool
+	targets  []*balance.Target // one for each of spec.Backends
+	strategy balance.Strategy
+	budget   *budget
+}
+
+// finding is what this node has found out about one backend at one address.
+// Proxy.mu guards it.
+type finding struct {
+	name    string
+	url     string
+	pool    *pool
+	local   *balance.Local
+	opinion *bool // of this node's probes; nil if it has none
+}
+
+// compile returns the pool for the spec, taking over what outlives a change.
+// Proxy.mu is held.
+func (p *Proxy) compile(spec *state.Pool) *pool {
+	old := p.table.Load().pool(spec.Name)
+	if old != nil && old.spec == spec {
+		return old
+	}
+	made := &pool{spec: spec}
+	if old != nil {
+		made.budget = old.budget
+	} else {
+		made.budget = newBudget()
+	}
+	if old != nil && old.spec.Strategy == spec.Strategy {
+		made.strategy = old.strategy
+	} else {
+		made.strategy = p.newStrategy(spec)
+	}
+	for i := range spec.Backends {
+		made.targets = append(made.targets, p.target(made, &spec.Backends[i]))
+	}
+	p.refresh(made)
+	return made
+}
+
+// newStrategy falls back to round robin for a strategy that only a newer version
+// of the program knows: uneven traffic is better than none.
+func (p *Proxy) newStrategy(spec *state.Pool) balance.Strategy {
+	offset := 0
+	if p.config.Rank != nil {
+		offset = p.config.Rank()
+	}
+	strategy, err := balance.New(spec.Strategy, offset)
+	if err != nil {
+		p.log.Error("strategy unknown; taking "+state.RoundRobin, "pool", spec.Name, "error", err)
+		strategy, err = balance.New(state.RoundRobin, offset)
+	}
+	if err != nil { // the default strategy always exists
+		panic("proxy: " + err.Error())
+	}
+	return strategy
+}
+
+// target returns the target for a backend with what is known of it locally. What
+// was found at another address counts for nothing.
+func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
+	f := p.findings[b.ID]
+	if f == nil || f.url != b.URL() {
+		f = &finding{name: b.Name, url: b.URL(), local: &balance.Local{}}
+		p.findings[b.ID] = f
+	}
+	f.pool = pool
+	return &balance.Target{
+		ID:       b.ID,
+		Name:     b.Name,
+		Protocol: b.Protocol,
+		Addr:     b.Addr(),
+		Weight:   b.Weight,
+		Local:    f.local,
+	}
+}
+
+// forget drops the findings about backends that are in none of the pools.
+func (p *Proxy) forget(pools map[string]*pool) {
+	for id, f := range p.findings {
+		if pools[f.pool.spec.Name] != f.pool {
+			delete(p.findings, id)
+		}
+	}
+}
+
+// refresh tells the strategy which targets are eligible now. Proxy.mu is held.
+func (p *Proxy) refresh(pool *pool) { pool.strategy.Update(p.eligible(pool)) }
+
+// eligible gives the targets that may get new requests: those the operator wants,
+// that are healthy and that this node can reach. If it can reach none, it tries
+// those that are healthy; if none is healthy, the pool says what to do.
+func (p *Proxy) eligible(pool *pool) []*balance.Target {
+	var ready, healthy, reachable []*balance.Target
+	for i, t := range pool.targets {
+		b := &pool.spec.Backends[i]
+		if b.Admin != state.Ready {
+			continue
+		}
+		ready = append(ready, t)
+		if !p.healthy(b) {
+			continue
+		}
+		healthy = append(healthy, t)
+		if !t.Unreachable.Load() {
+			reachable = append(reachable, t)
+		}
+	}
+	switch {
+	case len(reachable) > 0:
+		return reachable
+	case len(healthy) > 0:
+		return healthy
+	case pool.spec.WhenAllDown == state.FailOpen:
+		return ready
+	default:
+		return nil
+	}
+}
+
+func (p *Proxy) healthy(b *state.Backend) bool {
+	if opinion := p.findings[b.ID].opinion; p.autonomous && opinion != nil {
+		return *opinion
+	}
+	return b.Healthy()
+}

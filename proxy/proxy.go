@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lbnode/proxy/balance"
+	"lbnode/state"
+)
+
+// Config is what a Proxy needs of the node around it. Every field may be left out.
+type Config struct {
+	// Rank gives this node's place among the cluster's nodes, from 0. It is asked
+	// when a pool is made and shifts the pool's first pick, so that several nodes
+	// do not send to the same backend in step. Without it the place is 0.
+	Rank func() int
+	// Suspect is told the id of a backend to which a connection could not be made,
+	// once each time it becomes unreachable, and must not block. The backend gets
+	// no traffic from this node until SetReachable says it is back or all of
+	// its pool are unreachable, so Suspect should have it probed.
+	Suspect func(backendID string)
+	// Recorder counts what happens. Without it nothing is counted.
+	Recorder Recorder
+	// Log gets transitions, and at debug level why requests failed. Without it
+	// nothing is logged.
+	Log *slog.Logger
+}
+
+// Recorder counts what the proxy does. Its methods are called concurrently, on the
+// way of each request, and must be cheap.
+type Recorder interface {
+	// Request: a client's request ended. The pool is "" if none matched; the method
+	// is OTHER if it is not a common one; the protocol is such as "HTTP/1.1". The
+	// code is 499 if the client left before there was an answer.
+	Request(pool, method, protocol string, code int, took time.Duration)
+	// Attempt: an attempt at a backend ended, with its body; code 0 if it brought no
+	// answer.
+	Attempt(pool, backend string, code int, took time.Duration)
+	// Retry: a request goes to another backend. The reason is connect (no connection
+	// could be made) or reset (it was lost before an answer came).
+	Retry(pool, reason string)
+	// Reject: the proxy itself refused a request. The reason is bad_request,
+	// method, no_route, no_backend or no_view.
+	Reject(reason string)
+	// Connections: so many client connections more, or fewer, are open.
+	Connections(listener string, delta int)
+}
+
+// Proxy is a node's data plane. All methods may be called concurrently.
+type Proxy struct {
+	config   Config
+	log      *slog.Logger
+	recorder Recorder
+	engine   *forwarder
+	server   *http.Server
+	cut      context.CancelFunc // ends every request
+	serving  sync.WaitGroup     // one per listener
+
+	table    atomic.Pointer[table] // nil until the first view
+	draining atomic.Bool
+	active   atomic.Int64 // requests under way
+	meter    meter
+
+	mu         sync.Mutex // guards the fields below and all changes to pools
+	findings   map[string]*finding
+	autonomous bool
+}
+
+// New returns a proxy that serves once it has a view and listens.
+func New(config Config) *Proxy {
+	p := &Proxy{
+		config:   config,
+		log:      cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
+		recorder: config.Recorder,
+		findings: map[string]*finding{},
+	}
+	if p.recorder == nil {
+		p.recorder = discard{}
+	}
+	p.engine = newForwarder(p.log, p.found)
+	p.server, p.cut = p.newServer()
+	return p
+}
+
+// SetView makes the view the one that new requests follow; when it returns they
+// do. Requests under way go on as they began. Pools that did not change, by
+// pointer, are left as they are.
+func (p *Proxy) SetView(v *state.View) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pools := map[string]*pool{}
+	for _, spec := range v.Pools {
+		pools[spec.Name] = p.compile(spec)
+	}
+	p.table.Store(newTable(v.Routes, pools))
+	p.forget(pools)
+}
+
+// SetReachable is this node's own finding, by a probe or by traffic, of whether it
+// can connect to a backend. It avoids one that it cannot, unless that leaves none.
+// Unknown ids are passed over.
+func (p *Proxy) SetReachable(backendID string, ok bool) {
+	p.mark(backendID, nil, ok, nil)
+}
+
+// SetOpinion is what this node's own probes say of a backend after their
+// thresholds. It counts only while the node is autonomous. Unknown ids are passed over.
+func (p *Proxy) SetOpinion(backendID string, healthy bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.findings[backendID]
+	if f == nil || f.opinion != nil && *f.opinion == healthy {
+		return
+	}
+	f.opinion = &healthy
+	p.refresh(f.pool)
+}
+
+// SetAutonomous says whether the node trusts its own opinion of a backend, where it
+// has one, over the committed health, as it does without quorum.
+func (p *Proxy) SetAutonomous(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.autonomous == on {
+		return
+	}
+	p.autonomous = on
+	if t := p.table.Load(); t != nil {
+		for _, pool := range t.pools {
+			p.refresh(pool)
+		}
+	}
+}
+
+// InFlight gives the number of attempts under way at each backend of the view, by
+// backend id.
+func (p *Proxy) InFlight() map[string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	counts := make(map[string]int, len(p.findings))
+	for id, f := range p.findings {
+		counts[id] = int(f.local.InFlight.Load())
+	}
+	return counts
+}
+
+// RequestsPerSecond is the mean rate of client requests over the last 5 whole
+// seconds.
+func (p *Proxy) RequestsPerSecond() float64 { return p.meter.rate(time.Now()) }
+
+// Ready says whether the node takes traffic: it has a view and is not draining.
+func (p *Proxy) Ready() bool { return p.table.Load() != nil && !p.draining.Load() }
+
+// found is what the engine reports of each attempt to connect to a target; err is
+// why it failed. It costs nothing unless it changes something.
+func (p *Proxy) found(t *balance.Target, err error) {
+	if t.Unreachable.Load() == (err != nil) {
+		return
+	}
+	if p.mark(t.ID, t.Local, err == nil, err) && err != nil && p.config.Suspect != nil {
+		p.config.Suspect(t.ID)
+	}
+}
+
+// mark says whether it changed a backend's reachability. With local given, the
+// finding is about the address that local belongs to: the backend may have moved.
+func (p *Proxy) mark(backendID string, local *balance.Local, reachable bool, cause error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.findings[backendID]
+	if f == nil || local != nil && f.local != local || !f.local.Unreachable.CompareAndSwap(reachable, !reachable) {
+		return false
+	}
+	p.refresh(f.pool)
+	log := p.log.With("pool", f.pool.spec.Name, "backend", f.name)
+	switch {
+	case reachable:
+		log.Info("backend reachable again from this node")
+	case cause != nil:
+		log.Warn("backend unreachable from this node", "error", cause)
+	default:
+		log.Warn("backend unreachable from this node")
+	}
+	return true
+}
+
+// discard is the Recorder that counts nothing.
+type discard struct{}
+
+func (discard) Request(string, string, string, int, time.Duration) {}
+func (discard) Attempt(string, string, int, time.Duration)         {}
+func (discard) Retry(string, string)                               {}
+func (discard) Reject(string)                                      {}
+func (discard) Connections(string, int)                            {}

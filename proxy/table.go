@@ -1,0 +1,92 @@
+package proxy
+
+import (
+	"cmp"
+	"net/url"
+	"slices"
+	"strings"
+
+	"lbnode/state"
+)
+
+// table is what a request reads: one view's routes and pools, made ready. It never
+// changes; a change of the view makes a new one.
+type table struct {
+	pools map[string]*pool
+	hosts map[string][]route // by host, "" for any; longest path first
+}
+
+type route struct {
+	path string // unescaped, without a slash at the end
+	pool *pool
+}
+
+// newTable makes the table of the routes, or, where there are none, one that sends
+// everything to the default pool.
+func newTable(routes []state.Route, pools map[string]*pool) *table {
+	t := &table{pools: pools, hosts: map[string][]route{}}
+	if len(routes) == 0 {
+		routes = []state.Route{{Path: "/", Pool: state.DefaultPool}}
+	}
+	for _, r := range routes {
+		if pool := pools[r.Pool]; pool != nil {
+			host := plainHost(r.Host)
+			t.hosts[host] = append(t.hosts[host], route{plainPath(r.Path), pool})
+		}
+	}
+	for _, list := range t.hosts {
+		slices.SortStableFunc(list, func(a, b route) int { return cmp.Compare(len(b.path), len(a.path)) })
+	}
+	return t
+}
+
+// pool returns the pool of that name, nil if there is none or no table.
+func (t *table) pool(name string) *pool {
+	if t == nil {
+		return nil
+	}
+	return t.pools[name]
+}
+
+// route finds the pool for the value of a Host field and an unescaped path: a
+// route for the host goes before one for any host, then the longest path wins.
+// It returns nil if no route covers them.
+func (t *table) route(host, path string) *pool {
+	host = withoutPort(host)
+	if pool := longest(t.hosts[plainHost(host)], path); pool != nil {
+		return pool
+	}
+	return longest(t.hosts[""], path)
+}
+
+func longest(routes []route, path string) *pool {
+	for _, r := range routes {
+		if rest, ok := strings.CutPrefix(path, r.path); ok && (rest == "" || rest[0] == '/') {
+			return r.pool
+		}
+	}
+	return nil
+}
+
+// plainHost gives the one form of a host name that may be written in several.
+func plainHost(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
+
+// withoutPort gives the host of host:port, and of [host]:port the host without the
+// brackets.
+func withoutPort(host string) string {
+	if rest, ok := strings.CutPrefix(host, "["); ok {
+		host, _, _ = strings.Cut(rest, "]")
+		return host
+	}
+	host, _, _ = strings.Cut(host, ":")
+	return host
+}
+
+// plainPath gives the form of a route's path that requests' paths are compared
+// with. A path that cannot be unescaped is taken as it is.
+func plainPath(path string) string {
+	if unescaped, err := url.PathUnescape(path); err == nil {
+		path = unescaped
+	}
+	return strings.TrimRight(path, "/")
+}
