@@ -33,7 +33,7 @@ func reason(err error) string {
 		return "no answer"
 	case errors.Is(err, syscall.EHOSTUNREACH), strings.Contains(err.Error(), "no route to host"):
 		return "no route"
-	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "EOF"), strings.Contains(err.Error(), "ncrypt"):
+	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "EOF"), strings.Contains(err.Error(), "crypt"):
 		return "hung up: does it have the same -secret?"
 	}
 	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")

@@ -152,6 +152,9 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() bool)
 	}
 }
 
+// waitLong is for what takes elections, promotions or the wait for a silent node.
+const waitLong = 30 * time.Second
+
 func addBackend(name string, port int) *state.AddBackend {
 	return &state.AddBackend{Pool: state.DefaultPool, Backend: state.Backend{ID: NewID(), Name: name, Host: "127.0.0.1", Port: port}}
 }

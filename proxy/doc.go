@@ -7,8 +7,9 @@
 // cannot reach, the opinion of its own probes) comes in by calls and is forgotten
 // when the backend goes or moves.
 //
-// Only forward.go knows what carries the bytes; routes, picking, attempts, the
-// retry budget and timeouts know nothing of it.
+// Only forward.go knows how a request is carried to a backend; server.go,
+// handler.go and message.go deal with the client. Routes, pools, picking, the retry
+// budget and timeouts know of neither.
 //
 // Invariants: a request reads one immutable table and takes no lock on its way. A
 // request that may have reached a backend is sent to another only if its method is

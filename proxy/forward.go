@@ -24,8 +24,6 @@ const (
 	copyBufferSize    = 32 << 10
 )
 
-var errUnwantedUpgrade = errors.New("the backend switched to a protocol that was not asked for")
-
 // forwarder is the engine that carries bytes between clients and backends.
 type forwarder struct {
 	log       *slog.Logger

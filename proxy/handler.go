@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -32,6 +33,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	p.active.Add(1)
 	defer p.active.Add(-1)
 	p.meter.count(began)
+	defer p.reportPanic()
 	out := &response{ResponseWriter: w}
 	name := ""
 	defer func() {
@@ -51,6 +53,19 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	name = pool.spec.Name
 	p.carry(out, r, pool)
+}
+
+// reportPanic logs a panic that is a fault of this program; the server, whose own
+// log is for debugging only, closes the connection.
+func (p *Proxy) reportPanic() {
+	fault := recover()
+	if fault == nil {
+		return
+	}
+	if fault != http.ErrAbortHandler {
+		p.log.Error("panic while serving a request", "panic", fault, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // admit finds the pool for a request, or why there is none.

@@ -58,14 +58,19 @@ func startServer(t testing.TB, name string, handler http.HandlerFunc) *server {
 }
 
 // kill closes the listener and resets every connection.
-func (s *server) kill() {
+func (s *server) kill() { s.close(reset) }
+
+// end closes the listener and every connection, as the system does for a process
+// that had nothing left to read.
+func (s *server) end() { s.close(func(conn net.Conn) { conn.Close() }) }
+
+func (s *server) close(each func(net.Conn)) {
 	s.Listener.Close()
 	s.mu.Lock()
 	conns := maps.Clone(s.conns)
 	s.mu.Unlock()
 	for conn := range conns {
-		conn.(*net.TCPConn).SetLinger(0)
-		conn.Close()
+		each(conn)
 	}
 }
 

@@ -2,5 +2,6 @@
 
 package state
 
-// randomLogs is how many logs TestRandomLogs draws.
-const randomLogs = 2500
+// draws is how many logs TestRandomLogs draws, and the measure of other tests
+// with random input.
+const draws = 2500

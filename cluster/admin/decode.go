@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agnivade/levenshtein"
-
 	"lbnode/state"
 )
 
@@ -175,26 +173,11 @@ func unknownKey(t reflect.Type, path, key string) error {
 	}
 	known := keysOf(t)
 	hint := "known are " + strings.Join(known, ", ")
-	if near := nearest(key, known); near != "" {
+	if near := Nearest(key, known); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	name := clip([]byte(join(path, key)))
 	return badRequest(name, fmt.Sprintf("unknown key %q", name), hint)
-}
-
-// nearest returns the known word that word is most likely a slip of, "" if it is
-// like none.
-func nearest(word string, known []string) string {
-	best, least := "", 3
-	for _, k := range known {
-		if len(word) > 2*len(k)+2 { // spares the work on what cannot be near
-			continue
-		}
-		if d := levenshtein.ComputeDistance(word, k); d < least && d < len(k) {
-			best, least = k, d
-		}
-	}
-	return best
 }
 
 func join(path, key string) string {

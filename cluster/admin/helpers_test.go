@@ -26,7 +26,7 @@ type fakeCluster struct {
 	failure  error // of Propose and Leave
 	notReady error
 	left     int
-	hang     bool // Status waits for its context
+	hang     chan struct{} // unless nil, Status sends to it, then waits for its context
 }
 
 func newFakeCluster() *fakeCluster {
@@ -58,11 +58,13 @@ func (c *fakeCluster) Propose(ctx context.Context, op state.Op, ifIndex uint64) 
 
 func (c *fakeCluster) Status(ctx context.Context) cluster.Status {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.hang {
+	status, hang := c.status, c.hang
+	c.mu.Unlock()
+	if hang != nil {
+		hang <- struct{}{}
 		<-ctx.Done()
 	}
-	return c.status
+	return status
 }
 
 func (c *fakeCluster) Leave(context.Context) error {

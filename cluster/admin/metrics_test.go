@@ -154,7 +154,7 @@ func TestSeriesGoAwayWithTheirBackend(t *testing.T) {
 func TestScrapeWithoutQuorumEnds(t *testing.T) {
 	c := webPool(t)
 	c.status = cluster.Status{AsSeenBy: "lb1", Degraded: "no leader"}
-	c.hang = true
+	c.hang = make(chan struct{}, 1)
 	addr := serve(t, c, Config{})
 	begun := time.Now()
 	if !strings.Contains(scrape(t, addr), "lbnode_cluster_agreement 0") {

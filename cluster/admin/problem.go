@@ -85,7 +85,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
 	case http.StatusInternalServerError:
-		s.log.Error("cannot answer an admin request", "method", r.Method, "path", r.URL.Path, "err", err)
+		s.log.Error("cannot answer an admin request", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	body, _ := json.Marshal(p) // strings and integers always marshal
 	w.Header().Set("Content-Type", "application/problem+json")

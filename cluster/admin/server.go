@@ -124,7 +124,7 @@ func (s *Server) Listen(addr string) (net.Addr, error) {
 
 func (s *Server) serve(l net.Listener) {
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		s.log.Error("cannot go on listening for admin", "addr", l.Addr().String(), "err", err)
+		s.log.Error("cannot go on listening for admin", "addr", l.Addr().String(), "error", err)
 	}
 }
 

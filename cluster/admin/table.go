@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lbnode/cluster"
+	"lbnode/state"
 )
 
 // WriteTable writes the view as text for people.
@@ -68,9 +69,21 @@ func (p *ClusterPool) write(w io.Writer, now time.Time) {
 	fmt.Fprintln(w, "BACKEND\tURL\tWEIGHT\tADMIN\tHEALTH\tSINCE\tCHECKED\tIN FLIGHT")
 	for i := range p.Backends {
 		b := &p.Backends[i]
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%d\n", b.Name, b.URL, b.Weight, b.Admin, b.Health,
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%d\n", b.Name, b.URL, b.Weight, b.Admin, b.verdict(),
 			ago(b.Since, now), ago(b.LastHealthCheck, now), b.InFlight)
 	}
+}
+
+// verdict is the backend's health and, if that is bad, what a probe found.
+func (b *ClusterBackend) verdict() string {
+	if b.Health == state.Unhealthy {
+		for _, o := range b.Observers {
+			if !o.Healthy {
+				return fmt.Sprintf("%s: %s", b.Health, o.Reason)
+			}
+		}
+	}
+	return string(b.Health)
 }
 
 func staleMark(v cluster.ViewStatus) string {

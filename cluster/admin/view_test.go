@@ -137,6 +137,21 @@ func TestClusterForm(t *testing.T) {
 	}
 }
 
+func TestTableSaysWhyABackendIsUnhealthy(t *testing.T) {
+	for _, test := range []struct {
+		backend ClusterBackend
+		want    string
+	}{
+		{ClusterBackend{Health: state.Healthy, Observers: []Observer{{Reason: "refused"}}}, "healthy"}, // one node's trouble
+		{ClusterBackend{Health: state.Unhealthy}, "unhealthy"},
+		{ClusterBackend{Health: state.Unhealthy, Observers: []Observer{{Healthy: true, Reason: "200 OK"}, {Reason: "refused"}}}, "unhealthy: refused"},
+	} {
+		if got := test.backend.verdict(); got != test.want {
+			t.Errorf("%+v: got %q, want %q", test.backend, got, test.want)
+		}
+	}
+}
+
 func TestAgo(t *testing.T) {
 	for _, test := range []struct{ at, want string }{
 		{"", "-"},

@@ -179,7 +179,7 @@ func (f *fleet) nodeKilled(t *testing.T, victim *lb) {
 func status(v *admin.ClusterView, name string) string {
 	for _, n := range v.Nodes {
 		if n.Name == name {
-			return n.Status
+			return string(n.Status)
 		}
 	}
 	return ""

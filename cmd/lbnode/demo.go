@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"text/tabwriter"
 	"time"
 
 	"lbnode/cluster/admin"
@@ -35,26 +37,33 @@ func runDemo(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if len(args) > 0 && args[0] == "backend" {
 		return runDemoBackend(ctx, args[1:])
 	}
+	var requests []demoCommand
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the caller prints errors
-	kill := flags.String("kill", "", "")
-	start := flags.String("start", "", "")
+	flags.SetOutput(io.Discard) // errors are printed once, by main
+	for _, verb := range []string{"kill", "start"} {
+		flags.Func(verb, "", func(name string) error {
+			requests = append(requests, demoCommand{verb, name})
+			return nil
+		})
+	}
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		_, err = io.WriteString(stdout, demoUsage)
 		return err
 	case err != nil:
-		return fmt.Errorf("%w: demo: %w", errUsage, err)
+		return fmt.Errorf("%w: %w%s; lbnode demo -h lists the flags", errUsage, err, suggestFlag(err, flags))
 	case flags.NArg() > 0:
 		return fmt.Errorf("%w: demo takes no argument %q; to kill or start something name it after -kill or -start", errUsage, flags.Arg(0))
-	case *kill != "" && *start != "":
-		return fmt.Errorf("%w: demo takes -kill or -start, not both", errUsage)
-	case *kill != "":
-		return demoRequest(demoDir(), "kill", *kill, stdout)
-	case *start != "":
-		return demoRequest(demoDir(), "start", *start, stdout)
+	case len(requests) > 1:
+		return fmt.Errorf("%w: demo takes one -kill or -start at a time", errUsage)
+	case len(requests) == 1:
+		return requests[0].send(demoDir(), stdout)
 	}
+	return startDemo(ctx, stdout)
+}
+
+func startDemo(ctx context.Context, stdout io.Writer) error {
 	executable, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("cannot find this program to run it: %w", err)
@@ -220,22 +229,19 @@ func (d *demo) allHealthy(ctx context.Context) error {
 // guide prints what to type next.
 func (d *demo) guide() {
 	d.say("ready: %d nodes agree, %d backends are healthy", len(d.plan.nodes), len(d.plan.backends))
-	first := d.plan.nodes[0]
+	node, backend := d.plan.nodes[len(d.plan.nodes)/2].name, d.plan.backends[len(d.plan.backends)/2].name
 	var others []string
 	for _, n := range d.plan.nodes[1:] {
-		others = append(others, fmt.Sprintf("%s: %d", n.name, n.traffic))
+		others = append(others, strconv.Itoa(n.traffic))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	fmt.Fprintf(d.out, `
-In another terminal:
-  curl -v http://localhost:%d      three times: each backend answers in turn (%s)
-  %s status
-  %s demo -kill lb2      a node dies; the others go on (-start lb2 brings it back)
-  %s demo -kill web-2    a backend dies; no node sends it traffic (-start web-2)
-In a browser:
-  http://%s/cluster?pretty
-Ctrl-C stops everything. What happens shows below.
-
-`, first.traffic, strings.Join(others, ", "), d.typed, d.typed, d.typed, first.adminAddr())
+	fmt.Fprint(d.out, "\nIn another terminal:\n")
+	table := tabwriter.NewWriter(d.out, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(table, "  curl -v http://localhost:%d\tthree times: the backends answer in turn; so on the other nodes: %s\n", d.plan.nodes[0].traffic, strings.Join(others, ", "))
+	fmt.Fprintf(table, "  %s status\tthe cluster at a glance\n", d.typed)
+	fmt.Fprintf(table, "  %s demo -kill %s\ta node dies, the others go on; -start %s brings it back\n", d.typed, node, node)
+	fmt.Fprintf(table, "  %s demo -kill %s\ta backend dies, no node uses it; -start %s brings it back\n", d.typed, backend, backend)
+	table.Flush()
+	fmt.Fprintf(d.out, "In a browser:\n  http://%s/cluster?pretty\nCtrl-C stops everything. What happens shows below.\n\n", d.plan.nodes[0].adminAddr())
 }

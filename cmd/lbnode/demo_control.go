@@ -147,19 +147,22 @@ func (c *demoControl) do(verb, name string) error {
 	return nil
 }
 
-// demoRequest sends a request to the demo that runs in dir.
-func demoRequest(dir, verb, name string, stdout io.Writer) error {
-	if strings.ContainsAny(name, " \r\n") || len(name) > controlLine/2 {
-		return fmt.Errorf("%w: %q is no name of a node or a backend", errUsage, name)
+// demoCommand is what the user asks of a running demo.
+type demoCommand struct{ verb, name string }
+
+// send has the demo that runs in dir do it.
+func (d demoCommand) send(dir string, stdout io.Writer) error {
+	if strings.ContainsAny(d.name, " \r\n") || len(d.name) > controlLine/2 {
+		return fmt.Errorf("%w: %q is no name of a node or a backend", errUsage, d.name)
 	}
-	answer, err := ask(dir, verb+" "+name+"\n")
+	answer, err := ask(dir, d.verb+" "+d.name+"\n")
 	if err != nil {
 		return err
 	}
 	if reason, failed := strings.CutPrefix(answer, "error: "); failed {
-		return fmt.Errorf("cannot %s: %s", verb, reason)
+		return fmt.Errorf("cannot %s: %s", d.verb, reason)
 	}
-	_, err = fmt.Fprintf(stdout, "%s %s: %s\n", verb, name, answer)
+	_, err = fmt.Fprintf(stdout, "%s %sed\n", d.name, d.verb)
 	return err
 }
 

@@ -14,9 +14,6 @@ import (
 	"time"
 )
 
-// crewGrace is how long processes get to stop before they are killed.
-const crewGrace = 5 * time.Second
-
 // crew runs the processes of a demo. Each has a process group of its own, so that
 // Ctrl-C reaches only the demo, which stops them in order; and, where the system
 // can do it, none outlives the demo, however that ends.
@@ -24,6 +21,8 @@ type crew struct {
 	members []demoMember
 	command []string // the program, and arguments that come before a member's
 	say     func(format string, args ...any)
+	// grace is how long processes get to stop before they are killed.
+	grace time.Duration
 	// lost gets the name of the first process that stops without being told to.
 	lost chan string
 
@@ -52,6 +51,7 @@ func newCrew(members []demoMember, command []string, say func(string, ...any)) *
 		members: members,
 		command: command,
 		say:     say,
+		grace:   5 * time.Second,
 		lost:    make(chan string, 1),
 		forks:   make(chan func()),
 		running: make(map[string]*child),
@@ -216,7 +216,7 @@ func (c *crew) stopTogether(names []string) {
 			asked = append(asked, p)
 		}
 	}
-	grace := time.NewTimer(crewGrace)
+	grace := time.NewTimer(c.grace)
 	defer grace.Stop()
 	for _, p := range asked {
 		select {
@@ -225,7 +225,7 @@ func (c *crew) stopTogether(names []string) {
 		case <-grace.C:
 			grace.Reset(0) // the others have had their time too
 		}
-		c.say("%s did not stop within %s; killing it", p.name, crewGrace)
+		c.say("%s did not stop within %s; killing it", p.name, c.grace)
 		c.tell(p.name, os.Kill)
 		<-p.done
 	}

@@ -200,7 +200,7 @@ func (n *lb) health() map[string]string {
 	if v := n.view(); v != nil {
 		for _, p := range v.Pools {
 			for _, b := range p.Backends {
-				healths[b.Name] = b.Health
+				healths[b.Name] = string(b.Health)
 			}
 		}
 	}

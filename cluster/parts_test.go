@@ -1,0 +1,291 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+func TestParseJoin(t *testing.T) {
+	for _, test := range []struct{ entry, want string }{
+		{"lb1", "lb1:7946"},
+		{"lb1:9000", "lb1:9000"},
+		{"10.0.0.1", "10.0.0.1:7946"},
+		{"10.0.0.1:9000", "10.0.0.1:9000"},
+		{"::1", "[::1]:7946"},
+		{"[::1]:9000", "[::1]:9000"},
+		{"srv:_lbnode._tcp.example.com", "srv:_lbnode._tcp.example.com"},
+	} {
+		targets, err := ParseJoin([]string{test.entry}, 7946)
+		if err != nil || targets[0].String() != test.want {
+			t.Errorf("%q: got %v, %v, want %s", test.entry, targets, err, test.want)
+		}
+	}
+	for _, entry := range []string{"", ":7946", "lb1:", "lb1:0", "lb1:65536", "lb1:http", "a b", "lb1/x", "http://lb1:7946", "srv:", "[::1", "1:2:x"} {
+		if _, err := ParseJoin([]string{"lb1", entry}, 7946); err == nil || !strings.Contains(err.Error(), `"`+entry+`"`) {
+			t.Errorf("%q: got %v, want an error that names it", entry, err)
+		}
+	}
+}
+
+func TestIsOwn(t *testing.T) {
+	advertised := netip.MustParseAddrPort("192.0.2.7:7946")
+	for _, test := range []struct {
+		addr, bindHost string
+		want           bool
+	}{
+		{"192.0.2.7:7946", "", true},
+		{"192.0.2.7:7947", "", false},
+		{"192.0.2.8:7946", "", false},
+		{"127.0.1.1:7946", "", true}, // what Debian makes of a machine's own name
+		{"127.0.1.1:7946", "192.0.2.7", false},
+		{"127.0.0.1:7946", "127.0.0.1", true},
+		{"127.0.0.2:7946", "127.0.0.1", false},
+	} {
+		if got := isOwn(netip.MustParseAddrPort(test.addr), advertised, test.bindHost); got != test.want {
+			t.Errorf("%s bound to %q: got %v, want %v", test.addr, test.bindHost, got, test.want)
+		}
+	}
+}
+
+func TestReasonIsShort(t *testing.T) {
+	_, refused := net.Dial("tcp", "127.0.0.1:1")
+	for want, err := range map[string]error{
+		"refused":          refused,
+		"does not resolve": &net.DNSError{Err: "no such host", Name: "lb9"},
+		"no answer":        os.ErrDeadlineExceeded,
+		"hung up: does it have the same -secret?": io.EOF,
+	} {
+		if got := reason(err); got != want {
+			t.Errorf("%v: got %q, want %q", err, got, want)
+		}
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	good := Config{Name: "lb1", DataDir: "d", Bind: "127.0.0.1:0", Raft: "127.0.0.1:0", RaftMultiplier: 1}
+	if err := good.validate(); err != nil {
+		t.Fatalf("got %v, want a good configuration accepted", err)
+	}
+	for word, spoil := range map[string]func(*Config){
+		"-node":           func(c *Config) { c.Name = "" },
+		"-data-dir":       func(c *Config) { c.DataDir = "" },
+		"-bind":           func(c *Config) { c.Bind = "nowhere" },
+		"-raft":           func(c *Config) { c.Raft = "127.0.0.1:x" },
+		"-secret":         func(c *Config) { c.Raft = ":7947" },
+		"-advertise":      func(c *Config) { c.Advertise = "0.0.0.0" },
+		"raft multiplier": func(c *Config) { c.RaftMultiplier = 11 },
+		"-join":           func(c *Config) { c.Join = []string{"a b"} },
+	} {
+		bad := good
+		spoil(&bad)
+		if err := bad.validate(); err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("got %v, want an error that says %s", err, word)
+		}
+	}
+	open := good
+	open.Bind, open.Insecure = ":7946", true
+	if err := open.validate(); err != nil {
+		t.Errorf("got %v, want -insecure to allow it", err)
+	}
+}
+
+func TestIdentityLasts(t *testing.T) {
+	dir := t.TempDir()
+	first, err := openIdentity(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.set("x", true); err != nil {
+		t.Fatal(err)
+	}
+	if got := first.clusterID(); got != "" {
+		t.Errorf("got cluster %q while it is being founded, want none", got)
+	}
+	again, err := openIdentity(dir)
+	if err != nil || again.nodeID() != first.nodeID() || !again.unfinished() {
+		t.Errorf("got %+v, %v, want the same node with an unfinished founding", again, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "node.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openIdentity(dir); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("got %v, want a damaged identity refused", err)
+	}
+}
+
+// A log beside an identity that knows no cluster was put together by hand: to
+// start from it could make one node vote twice.
+func TestLogWithoutIdentityIsRefused(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, nil)[0]
+	n.Stop()
+	if err := os.Remove(filepath.Join(n.cfg.DataDir, "node.json")); err != nil {
+		t.Fatal(err)
+	}
+	cfg := n.cfg
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "node.json") {
+		t.Errorf("got %v, want the directory refused", err)
+	}
+}
+
+func TestDamagedViewIsNotWorthANode(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, nil)[0]
+	propose(t, n, addBackend("web-1", 3001))
+	want := n.View().Digest()
+	n.Stop()
+	if err := os.WriteFile(filepath.Join(n.cfg.DataDir, "view.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, n.cfg)
+	eventually(t, waitLong, "the log has it all", func() bool { return again.View().Digest() == want })
+}
+
+func TestWatermark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatermark()
+		done := make(chan error)
+		go func() { done <- w.wait(t.Context(), 5) }()
+		w.reach(4)
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Fatal("the wait for 5 ended at 4")
+		default:
+		}
+		w.reach(7)
+		w.reach(3)
+		if err := <-done; err != nil {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := w.wait(ctx, 8); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the deadline", err)
+		}
+	})
+}
+
+// hangingStore is a disk that does not answer until it is let go.
+type hangingStore struct {
+	raft.LogStore
+	letGo chan struct{}
+}
+
+func (s hangingStore) StoreLogs([]*raft.Log) error {
+	<-s.letGo
+	return nil
+}
+
+func TestDiskThatHangsIsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := hangingStore{letGo: make(chan struct{})}
+		guarded := &guardedLog{LogStore: disk, within: storeWithin}
+		began := time.Now()
+		if err := guarded.StoreLog(&raft.Log{}); !errors.Is(err, errDiskHangs) || time.Since(began) != storeWithin {
+			t.Errorf("got %v after %s, want errDiskHangs after %s", err, time.Since(began), storeWithin)
+		}
+		if err := guarded.StoreLog(&raft.Log{}); !errors.Is(err, errDiskHangs) {
+			t.Errorf("got %v from a disk that still hangs", err)
+		}
+		close(disk.letGo)
+		synctest.Wait()
+		if err := guarded.StoreLog(&raft.Log{}); err != nil {
+			t.Errorf("got %v from a disk that answers again", err)
+		}
+	})
+}
+
+// Strangers on the port get nothing: other programs, other secrets, and Raft of
+// other clusters.
+func TestMuxRefusesStrangers(t *testing.T) {
+	secret := []byte(strings.Repeat("s", secretBytes))
+	security, err := tlsConfig(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := tlsConfig([]byte(strings.Repeat("x", secretBytes)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMux(listener, security, slog.New(slog.DiscardHandler))
+	m.admit = func(clusterID string) error {
+		if clusterID != strings.Repeat("a", 32) {
+			return ErrForeign
+		}
+		return nil
+	}
+	m.start()
+	defer m.close()
+	addr := listener.Addr().String()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for name, connect := range map[string]func() (net.Conn, error){
+		"no TLS":         func() (net.Conn, error) { return (&dialer{}).dial(ctx, addr, []byte("CCCCCCCC")) },
+		"another secret": func() (net.Conn, error) { return (&dialer{foreign}).dial(ctx, addr, []byte("CCCCCCCC")) },
+		"unknown kind":   func() (net.Conn, error) { return (&dialer{security}).dial(ctx, addr, []byte{'G'}) },
+		"another cluster": func() (net.Conn, error) {
+			return (&dialer{security}).dial(ctx, addr, []byte("R"+strings.Repeat("b", 32)))
+		},
+	} {
+		conn, err := connect()
+		if err != nil {
+			continue // refused in the handshake
+		}
+		conn.SetDeadline(time.Now().Add(3 * time.Second))
+		if n, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: got %d bytes, %v, want the connection closed", name, n, err)
+		}
+		conn.Close()
+	}
+	conn, err := (&dialer{security}).dial(ctx, addr, []byte("R"+strings.Repeat("a", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	inside, err := m.raft.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside.Close()
+}
+
+func TestSecretFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(text string, mode os.FileMode) string {
+		path := filepath.Join(dir, NewID())
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	secret := GenerateSecret()
+	if got, err := ReadSecret(write(secret+"\n", 0o600)); err != nil || len(got) != secretBytes {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+	for word, path := range map[string]string{
+		"chmod":           write(secret, 0o644),
+		"keygen":          write("short", 0o600),
+		"cannot read the": filepath.Join(dir, "none"),
+	} {
+		if _, err := ReadSecret(path); err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("got %v, want an error that says %q", err, word)
+		}
+	}
+}

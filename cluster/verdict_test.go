@@ -1,0 +1,146 @@
+package cluster
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"lbnode/state"
+)
+
+func ids(prefix string, n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("%s%04d", prefix, i)
+	}
+	return all
+}
+
+// Every node has about its share of the backends to probe: with 30,000 choices
+// over 10 nodes, 3,000 each; five standard deviations are 5·√(30000·0.1·0.9) ≈ 260.
+func TestObserversSpreadEvenly(t *testing.T) {
+	nodes, load := ids("node", 10), map[string]int{}
+	for _, backend := range ids("backend", 10000) {
+		chosen := observers(backend, nodes)
+		if len(chosen) != maxObservers || chosen[0] == chosen[1] || chosen[1] == chosen[2] || chosen[0] == chosen[2] {
+			t.Fatalf("got observers %v, want 3 different nodes", chosen)
+		}
+		for _, node := range chosen {
+			load[node]++
+		}
+	}
+	for _, node := range nodes {
+		if load[node] < 2740 || load[node] > 3260 {
+			t.Errorf("got %d backends for %s, want about 3000", load[node], node)
+		}
+	}
+}
+
+func TestObserversMoveLittle(t *testing.T) {
+	nodes := ids("node", 10)
+	without := slices.Delete(slices.Clone(nodes), 4, 5)
+	for _, backend := range ids("backend", 1000) {
+		before, after := observers(backend, nodes), observers(backend, without)
+		for _, node := range before {
+			if node != nodes[4] && !slices.Contains(after, node) {
+				t.Fatalf("%s lost its observer %s although another node went", backend, node)
+			}
+		}
+	}
+}
+
+func TestFewNodesAllObserve(t *testing.T) {
+	for n := range 4 {
+		if got := len(observers("b", ids("node", n))); got != n {
+			t.Errorf("%d nodes: got %d observers", n, got)
+		}
+	}
+}
+
+func TestMajority(t *testing.T) {
+	b := &state.Backend{ID: "b", Protocol: "http", Host: "h", Port: 1}
+	up, down := Observation{BackendID: "b", URL: b.URL(), Healthy: true}, Observation{BackendID: "b", URL: b.URL()}
+	moved := Observation{BackendID: "b", URL: "http://elsewhere:1", Healthy: true}
+	for _, test := range []struct {
+		name  string
+		seen  []Observation // by node 0, 1, 2; zero for none
+		nodes int
+		want  state.Health
+	}{
+		{"all up", []Observation{up, up, up}, 3, state.Healthy},
+		{"two of three up", []Observation{up, down, up}, 3, state.Healthy},
+		{"two of three down", []Observation{down, up, down}, 3, state.Unhealthy},
+		{"one of three", []Observation{down, {}, {}}, 3, ""},
+		{"two of three, one silent", []Observation{down, {}, down}, 3, state.Unhealthy},
+		{"split", []Observation{down, up, {}}, 3, ""},
+		{"two nodes agree", []Observation{down, down}, 2, state.Unhealthy},
+		{"two nodes do not", []Observation{down, up}, 2, ""},
+		{"one node alone", []Observation{up}, 1, state.Healthy},
+		{"an address that it has left", []Observation{moved, moved, up}, 3, ""},
+		{"nobody left", nil, 0, ""},
+	} {
+		nodes, fresh := ids("node", test.nodes), map[string]nodeReport{}
+		for i, o := range test.seen {
+			if o.BackendID != "" {
+				fresh[nodes[i]] = nodeReport{byBackend: map[string]Observation{"b": o}}
+			}
+		}
+		if got := majority(b, nodes, fresh); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// Whatever nodes report, a verdict is only given where it changes something and
+// more than half of the observers say so.
+func TestJudgeNeedsMoreThanHalf(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 500 {
+		nodes := ids("node", 1+random.IntN(6))
+		machine := state.NewMachine()
+		for i, id := range ids("backend", 8) {
+			add := &state.AddBackend{Pool: state.DefaultPool, Backend: state.Backend{ID: id, Name: id, Host: "h", Port: 1 + i}}
+			data, err := state.Command{ID: id, Op: add}.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := machine.Apply(uint64(i+1), data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fresh := map[string]nodeReport{}
+		view := machine.View()
+		for _, node := range nodes {
+			report := nodeReport{byBackend: map[string]Observation{}}
+			for _, b := range view.Pools[0].Backends {
+				if random.IntN(3) > 0 {
+					report.byBackend[b.ID] = Observation{BackendID: b.ID, URL: b.URL(), Healthy: random.IntN(2) == 0}
+				}
+			}
+			fresh[node] = report
+		}
+		for _, v := range judge(view, nodes, fresh) {
+			agree, all := 0, observers(v.BackendID, nodes)
+			for _, node := range all {
+				if o, ok := fresh[node].byBackend[v.BackendID]; ok && o.Healthy == (v.Health == state.Healthy) {
+					agree++
+				}
+			}
+			if 2*agree <= len(all) {
+				t.Fatalf("verdict %+v although %d of %d observers say so", v, agree, len(all))
+			}
+		}
+	}
+}
+
+func TestOldReportsCountForNothing(t *testing.T) {
+	r, now := newReports(), time.Now()
+	r.put("old", []Observation{{BackendID: "b"}}, now.Add(-reportFresh-time.Second))
+	r.put("new", []Observation{{BackendID: "b"}}, now)
+	fresh := r.fresh(now)
+	if _, ok := fresh["old"]; ok || len(fresh) != 1 {
+		t.Errorf("got %v, want the new report alone", fresh)
+	}
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"lbnode/cluster/admin"
+	"lbnode/state"
+)
+
+const (
+	backendAddArgs = "NAME URL [-pool POOL] [-weight N]"
+	backendSetArgs = "NAME [ready|drain|maint] [-weight N] [-url URL] [-pool POOL]"
+)
+
+func runBackend(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	return runOneOf(ctx, "backend", []command{
+		{"ls", "[-pool POOL]", "list the backends of all pools, or of one", runBackendList},
+		{"add", backendAddArgs, "add a backend", runBackendAdd},
+		{"rm", "NAME [-pool POOL]", "remove a backend", runBackendRemove},
+		{"set", backendSetArgs, "change a backend", runBackendSet},
+	}, args, stdout, stderr)
+}
+
+// runBackendList prints the pools with their backends or, with -pool, the
+// backends of that pool.
+func runBackendList(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	c := newNodeInvocation("backend ls", "[-pool POOL]", stdout)
+	pool := c.flags.String("pool", "", "only the backends of this `pool`")
+	if _, err := c.parse(args, 0, 0); err != nil {
+		return err
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	if *pool == "" {
+		pools, err := client.Pools(ctx)
+		if err != nil {
+			return err
+		}
+		return c.print(pools, func(w io.Writer) { writeBackends(w, pools...) })
+	}
+	backends, err := client.Backends(ctx, *pool)
+	if err != nil {
+		return err
+	}
+	return c.print(backends, func(w io.Writer) { writeBackends(w, admin.Pool{Name: *pool, Backends: backends}) })
+}
+
+func writeBackends(w io.Writer, pools ...admin.Pool) {
+	fmt.Fprintln(w, "POOL\tNAME\tURL\tWEIGHT\tADMIN\tHEALTH\tSINCE")
+	for _, p := range pools {
+		for _, b := range p.Backends {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", p.Name, b.Name, b.URL, b.Weight, b.Admin, b.Health, b.Since)
+		}
+	}
+}
+
+func runBackendAdd(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	c := newNodeInvocation("backend add", backendAddArgs, stdout)
+	pool := c.flags.String("pool", state.DefaultPool, "`pool` to add it to")
+	weight := weightFlag(c.flags)
+	words, err := c.parse(args, 2, 2)
+	if err != nil {
+		return err
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	b, err := client.AddBackend(ctx, *pool, admin.BackendSpec{Name: words[0], URL: words[1], Weight: *weight})
+	if err != nil {
+		return fmt.Errorf("cannot add backend %q to pool %q: %w", words[0], *pool, err)
+	}
+	return c.print(b, func(w io.Writer) {
+		fmt.Fprintf(w, "added %s %s to pool %s; it gets traffic once its first probe has passed\n", b.Name, b.URL, *pool)
+	})
+}
+
+func runBackendRemove(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	c := newNodeInvocation("backend rm", "NAME [-pool POOL]", stdout)
+	pool := c.flags.String("pool", "", "`pool` to remove it from; needed only if several have a backend of that name")
+	words, err := c.parse(args, 1, 1)
+	if err != nil {
+		return err
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	if *pool, err = poolWith(ctx, client, words[0], *pool); err != nil {
+		return err
+	}
+	if err := client.RemoveBackend(ctx, *pool, words[0]); err != nil {
+		return fmt.Errorf("cannot remove backend %q from pool %q: %w", words[0], *pool, err)
+	}
+	c.say("removed %s from pool %s", words[0], *pool)
+	return nil
+}
+
+func runBackendSet(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	c := newNodeInvocation("backend set", backendSetArgs, stdout)
+	pool := c.flags.String("pool", "", "`pool` that it is in; needed only if several have a backend of that name")
+	weight := weightFlag(c.flags)
+	url := c.flags.String("url", "", "new `URL`")
+	words, err := c.parse(args, 1, 2)
+	if err != nil {
+		return err
+	}
+	change := admin.BackendSpec{Weight: *weight, URL: *url}
+	if change.Admin, err = adminState(words[1:]); err != nil {
+		return err
+	}
+	if c.given("url") && *url == "" || change == (admin.BackendSpec{}) {
+		return fmt.Errorf("%w: nothing to change: %s", errUsage, c.synopsis)
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	if *pool, err = poolWith(ctx, client, words[0], *pool); err != nil {
+		return err
+	}
+	b, err := client.UpdateBackend(ctx, *pool, words[0], change)
+	if err != nil {
+		return fmt.Errorf("cannot change backend %q of pool %q: %w", words[0], *pool, err)
+	}
+	return c.print(b, func(w io.Writer) {
+		writeBackends(w, admin.Pool{Name: *pool, Backends: []admin.Backend{*b}})
+	})
+}
+
+// weightFlag adds -weight; its value is 0 until it is given.
+func weightFlag(flags *flag.FlagSet) *int {
+	weight := 0
+	flags.Func("weight", "`share` of the traffic beside the other backends, 1 to 256", func(text string) error {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 256 {
+			return errors.New("must be 1 to 256; to stop traffic: lbnode backend set NAME drain")
+		}
+		weight = n
+		return nil
+	})
+	return &weight
+}
+
+// adminState reads the admin state in words, of which there is at most one.
+func adminState(words []string) (state.Admin, error) {
+	if len(words) == 0 {
+		return "", nil
+	}
+	known := []string{string(state.Ready), string(state.Drain), string(state.Maint)}
+	if !slices.Contains(known, words[0]) {
+		return "", fmt.Errorf("%w: unknown admin state %q%s; there are %s", errUsage, words[0], suggest(words[0], known), strings.Join(known, ", "))
+	}
+	return state.Admin(words[0]), nil
+}
+
+// poolWith returns pool or, if that is empty, the only pool that has a backend
+// of that name.
+func poolWith(ctx context.Context, client *admin.Client, name, pool string) (string, error) {
+	if pool != "" {
+		return pool, nil
+	}
+	pools, err := client.Pools(ctx)
+	if err != nil {
+		return "", err
+	}
+	var having, known []string
+	for _, p := range pools {
+		for _, b := range p.Backends {
+			known = append(known, b.Name)
+			if b.Name == name {
+				having = append(having, p.Name)
+			}
+		}
+	}
+	switch len(having) {
+	case 0:
+		return "", fmt.Errorf("there is no backend %q%s; lbnode backend ls lists them", name, suggest(name, known))
+	case 1:
+		return having[0], nil
+	}
+	return "", fmt.Errorf("backend %q is in the pools %s: say which with -pool", name, strings.Join(having, ", "))
+}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"context"
+	"io"
+)
+
+// runLeave takes the asked node out of its cluster for good.
+func runLeave(ctx context.Context, args []string, stdout, _ io.Writer) error {
+	c := newNodeInvocation("leave", "", stdout)
+	if _, err := c.parse(args, 0, 0); err != nil {
+		return err
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	if err := client.Leave(ctx); err != nil {
+		return err
+	}
+	c.say("the node at %s has left its cluster and stops", c.admin)
+	return nil
+}

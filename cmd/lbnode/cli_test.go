@@ -1,0 +1,306 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"lbnode/cluster"
+	"lbnode/cluster/admin"
+	"lbnode/state"
+)
+
+// soloCluster is a cluster of one without a log, for the API to stand on.
+type soloCluster struct {
+	mu      sync.Mutex
+	machine *state.Machine
+	index   uint64
+	status  cluster.Status
+	left    bool
+}
+
+func (c *soloCluster) View() *state.View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.View()
+}
+
+func (c *soloCluster) Propose(_ context.Context, op state.Op, ifIndex uint64) (state.Result, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	data, err := state.Command{IfIndex: ifIndex, Op: op}.Encode()
+	if err != nil {
+		return state.Result{}, err
+	}
+	c.index++
+	return c.machine.Apply(c.index, data)
+}
+
+func (c *soloCluster) Status(context.Context) cluster.Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+func (c *soloCluster) Leave(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = true
+	return nil
+}
+
+const testToken = "0123456789abcdef"
+
+// soloAPI serves the API of a cluster of one, and points the environment at it.
+func soloAPI(t *testing.T) *soloCluster {
+	t.Helper()
+	c := &soloCluster{machine: state.NewMachine(), status: cluster.Status{
+		ClusterID: "c1", AsSeenBy: "lb1", Leader: "lb1", Quorum: 1, Agreement: true, Healthy: true,
+		Nodes: []cluster.NodeStatus{{ID: "n1", Name: "lb1", Addr: "127.0.0.1:7946", State: cluster.Alive, Voter: true, Leader: true}},
+	}}
+	server := admin.New(admin.Config{
+		Cluster: c,
+		Local:   func() cluster.Local { return cluster.Local{} },
+		Ready:   func() error { return nil },
+		Token:   testToken,
+	})
+	addr, err := server.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(testToken+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("LBNODE_ADMIN", addr.String())
+	t.Setenv("LBNODE_ADMIN_TOKEN_FILE", file)
+	return c
+}
+
+// lbnode runs a command line, split at spaces, and returns what it printed.
+func lbnode(t *testing.T, line string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := run(t.Context(), strings.Fields(line), &out, io.Discard)
+	return out.String(), err
+}
+
+func mustRun(t *testing.T, line string) string {
+	t.Helper()
+	out, err := lbnode(t, line)
+	if err != nil {
+		t.Fatalf("lbnode %s: %v", line, err)
+	}
+	return out
+}
+
+func TestBackendCommands(t *testing.T) {
+	c := soloAPI(t)
+	for _, step := range []struct{ line, want string }{
+		{"backend add web-1 http://10.0.0.11:8080", "added web-1 http://10.0.0.11:8080 to pool default"},
+		{"backend add web-2 -weight 3 http://10.0.0.12 -pool=default", "added web-2 http://10.0.0.12:80 to pool default"},
+		{"backend -h", "lbnode backend add NAME URL"},
+		{"backend ls", "default  web-2  http://10.0.0.12:80    3       ready  starting"},
+		{"backend ls -pool default", "default  web-1  http://10.0.0.11:8080  1       ready  starting"},
+		{"backend set web-1 drain", "drain"},
+		{"backend set -weight 7 -- web-1", "drain"},
+		{"backend set web-1 ready -weight 2 -url https://10.0.0.13", "https://10.0.0.13:443"},
+		{"backend rm -pool default web-2", "removed web-2 from pool default"},
+		{"route add Example.com/api default", "example.com/api goes to pool default"},
+		{"route add /x default", "/x goes to pool default"},
+		{"route ls", "(any)        /x    default"},
+		{"route rm example.com/api", "removed the route for example.com/api"},
+		{"route rm /x", "removed the route for /x"},
+	} {
+		if got := mustRun(t, step.line); !strings.Contains(got, step.want) {
+			t.Errorf("lbnode %s: got %q, want %q in it", step.line, got, step.want)
+		}
+	}
+	pool := c.View().Pool("default")
+	if len(pool.Backends) != 1 || len(c.View().Routes) != 0 {
+		t.Fatalf("got %d backends and %d routes, want 1 and 0", len(pool.Backends), len(c.View().Routes))
+	}
+	if b := pool.Backends[0]; b.Name != "web-1" || b.Weight != 2 || b.Admin != state.Ready || b.URL() != "https://10.0.0.13:443" {
+		t.Errorf("backend: got %+v", b)
+	}
+	mustRun(t, "leave")
+	if !c.left {
+		t.Error("leave did not reach the cluster")
+	}
+}
+
+func TestBackendOfWhichPool(t *testing.T) {
+	c := soloAPI(t)
+	for _, pool := range []string{"api", "web"} {
+		if _, err := c.Propose(t.Context(), &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []state.Backend{
+			{ID: pool, Name: "both", Host: "h", Port: 80}, {ID: pool + "x", Name: "only-" + pool, Host: "h", Port: 81},
+		}}}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ line, want string }{ // want "": it must work
+		{"backend set both drain", `in the pools api, web: say which with -pool`},
+		{"backend rm both", `in the pools api, web: say which with -pool`},
+		{"backend rm only-wbe", `there is no backend "only-wbe" (did you mean "only-web"?)`},
+		{"backend rm both -pool wbe", `there is no pool "wbe"`},
+		{"backend add both http://i -pool web", `there is already a backend "both"`},
+		{"backend add other http://i/path", `url: must have no path`},
+		{"backend ls -pool wbe", `there is no pool "wbe"`},
+		{"backend rm only-web", ""},
+		{"backend rm both -pool api", ""},
+		{"backend set both drain", ""},
+	} {
+		_, err := lbnode(t, test.line)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("lbnode %s: got %v, want %q", test.line, err, test.want)
+		}
+		if errors.Is(err, errUsage) {
+			t.Errorf("lbnode %s: got a usage error, want a failure", test.line)
+		}
+	}
+}
+
+func TestClientUsageErrors(t *testing.T) {
+	soloAPI(t)
+	for _, test := range []struct{ line, want string }{
+		{"backend", "needs one of ls, add, rm, set"},
+		{"backend lss", `unknown command "backend lss" (did you mean "ls"?)`},
+		{"backend add web-1", "something is missing: lbnode backend add NAME URL"},
+		{"backend add web-1 http://h extra", `unexpected "extra"`},
+		{"backend add web-1 http://h -wieght 2", `-wieght (did you mean "weight"?)`},
+		{"backend add web-1 http://h -weight 0", "to stop traffic: lbnode backend set NAME drain"},
+		{"backend add web-1 http://h -weight", "flag needs an argument"},
+		{"backend set web-1", "nothing to change"},
+		{"backend set web-1 -url=", "nothing to change"},
+		{"backend set web-1 ready -url=", "nothing to change"},
+		{"backend set web-1 drian", `unknown admin state "drian" (did you mean "drain"?)`},
+		{"backend ls -o xml", `-o must be table or json, not "xml"`},
+		{"status now", `unexpected "now"`},
+		{"route add /x", "something is missing"},
+		{"version -admin x", "not defined: -admin"},
+	} {
+		out, err := lbnode(t, test.line)
+		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("lbnode %s: got %v, want a usage error of one line with %q", test.line, err, test.want)
+		}
+		if out != "" {
+			t.Errorf("lbnode %s: printed %q beside the error", test.line, out)
+		}
+	}
+}
+
+func TestStatusOfAnUnwellCluster(t *testing.T) {
+	c := soloAPI(t)
+	if got := mustRun(t, "status"); !strings.Contains(got, "cluster c1 is healthy") {
+		t.Errorf("status: got %q", got)
+	}
+	c.mu.Lock()
+	c.status.Healthy, c.status.Agreement, c.status.Leader = false, false, ""
+	c.status.Nodes = append(c.status.Nodes, cluster.NodeStatus{Name: "lb2", State: cluster.Failed}, cluster.NodeStatus{Name: "lb3", State: cluster.Left})
+	c.mu.Unlock()
+	for _, output := range []string{"table", "json"} {
+		out, err := lbnode(t, "status -o "+output)
+		if want := "degraded: no leader; node lb2 is failed; the nodes do not agree yet"; !errors.Is(err, errDegraded) || err.Error() != want {
+			t.Errorf("status -o %s: got %v, want %s", output, err, want)
+		}
+		if !strings.Contains(out, "lb2") {
+			t.Errorf("status -o %s: got %q, want the nodes all the same", output, out)
+		}
+	}
+	if got := mustRun(t, "members"); !strings.Contains(got, "failed") || !strings.Contains(got, "leader") {
+		t.Errorf("members: got %q", got)
+	}
+}
+
+// TestJSON checks that every command that prints can print JSON and nothing else.
+func TestJSON(t *testing.T) {
+	soloAPI(t)
+	for _, test := range []struct {
+		line string
+		into any
+	}{
+		{"backend add web-1 http://10.0.0.11:8080", &admin.Backend{}},
+		{"backend set web-1 drain", &admin.Backend{}},
+		{"backend ls", &[]admin.Pool{}},
+		{"backend ls -pool default", &[]admin.Backend{}},
+		{"route add a.example default", &admin.Route{}},
+		{"route ls", &[]admin.Route{}},
+		{"status", &admin.ClusterView{}},
+		{"members", &[]admin.Node{}},
+		{"version", &map[string]string{}},
+	} {
+		decoder := json.NewDecoder(strings.NewReader(mustRun(t, test.line+" -o json")))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(test.into); err != nil {
+			t.Errorf("lbnode %s -o json: %v", test.line, err)
+		}
+		if decoder.More() {
+			t.Errorf("lbnode %s -o json: printed more than one value", test.line)
+		}
+	}
+	for _, line := range []string{"route rm a.example -o json", "backend rm web-1 -o json"} {
+		if got := mustRun(t, line); got != "" {
+			t.Errorf("lbnode %s: got %q, want nothing, for the API answers nothing", line, got)
+		}
+	}
+}
+
+func TestNodeThatCannotBeAsked(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := l.Addr().String()
+	l.Close()
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	soloAPI(t)
+	for _, test := range []struct{ line, want string }{
+		{"status -admin " + closed, "cannot reach lbnode at " + closed + ": connection refused; is the node running? set -admin or LBNODE_ADMIN"},
+		{"backend add a http://h -admin " + closed, "connection refused"},
+		{"members -admin " + other.URL, "not as lbnode does"},
+		{"members -admin-token-file /nonexistent", "cannot read the admin token"},
+		{"members -admin-token-file=", "the admin token is missing or wrong"},
+	} {
+		if _, err := lbnode(t, test.line); err == nil || !strings.Contains(err.Error(), test.want) || errors.Is(err, errUsage) {
+			t.Errorf("lbnode %s: got %v, want a failure with %q", test.line, err, test.want)
+		}
+	}
+}
+
+func TestFlagBeatsEnvironment(t *testing.T) {
+	soloAPI(t)
+	addr := os.Getenv("LBNODE_ADMIN")
+	t.Setenv("LBNODE_ADMIN", "127.0.0.1:1")
+	mustRun(t, "members -admin "+addr)
+	mustRun(t, "members --admin="+addr)
+}
+
+func TestHelpOfACommand(t *testing.T) {
+	var out bytes.Buffer
+	err := runBackend(t.Context(), []string{"set", "-h"}, &out, io.Discard)
+	if !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("got %v, want flag.ErrHelp", err)
+	}
+	for _, want := range []string{"usage: lbnode backend set NAME [ready|drain|maint]", "-weight share", "-admin address"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("help: got %q, want %q in it", out.String(), want)
+		}
+	}
+}
