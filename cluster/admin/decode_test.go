@@ -152,7 +152,7 @@ func TestBackendURL(t *testing.T) {
 		{"http://\x00", ""},
 	} {
 		c := newFakeCluster()
-		b, failure := BackendSpec{Name: "a", URL: test.url}.newBackend()
+		b, failure := BackendSpec{Name: "a", URL: test.url}.Backend()
 		got := ""
 		if failure == nil {
 			result, err := c.Propose(t.Context(), &state.AddBackend{Pool: "default", Backend: b}, 0)
@@ -183,7 +183,7 @@ func TestBackendAddressIsGivenOnce(t *testing.T) {
 
 func TestPasswordIsNotRepeated(t *testing.T) {
 	for _, url := range []string{"http://user:hunter2@h", "http://user:hunter2@h:bad", "ftp://user:hunter2@h"} {
-		_, err := BackendSpec{Name: "a", URL: url}.newBackend()
+		_, err := BackendSpec{Name: "a", URL: url}.Backend()
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("got %v, want an error without the password", err)
 		}

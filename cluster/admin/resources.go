@@ -149,7 +149,7 @@ func (s *Server) addBackend(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(w, r, &spec); err != nil {
 		return err
 	}
-	b, failure := spec.newBackend()
+	b, failure := spec.Backend()
 	if failure != nil {
 		return failure
 	}

@@ -1,23 +1,15 @@
 package admin
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"lbnode/cluster"
 	"lbnode/state"
 )
-
-// newID makes the id of a new backend.
-func newID() string {
-	var id [16]byte
-	rand.Read(id[:]) // never fails
-	return hex.EncodeToString(id[:])
-}
 
 func invalid(field, format string, args ...any) *state.Error {
 	return &state.Error{Code: state.Invalid, Field: field, Message: fmt.Sprintf(format, args...)}
@@ -33,7 +25,7 @@ func (p PoolSpec) pool() (state.Pool, error) {
 		WhenAllDown: p.WhenAllDown,
 	}
 	for i, spec := range p.Backends {
-		b, err := spec.newBackend()
+		b, err := spec.Backend()
 		if err != nil {
 			err.Field = fmt.Sprintf("backends[%d].%s", i, err.Field)
 			return state.Pool{}, err
@@ -43,8 +35,9 @@ func (p PoolSpec) pool() (state.Pool, error) {
 	return pool, nil
 }
 
-// newBackend gives the backend to add.
-func (b BackendSpec) newBackend() (state.Backend, *state.Error) {
+// Backend gives the backend that the spec asks for, with an id of its own. The
+// error names the field that is at fault.
+func (b BackendSpec) Backend() (state.Backend, *state.Error) {
 	backend, err := b.patch()
 	if err != nil {
 		return state.Backend{}, err
@@ -55,7 +48,7 @@ func (b BackendSpec) newBackend() (state.Backend, *state.Error) {
 	if backend.Port == 0 {
 		backend.Port = defaultPort(backend.Protocol)
 	}
-	backend.ID = newID()
+	backend.ID = cluster.NewID()
 	return backend, nil
 }
 
@@ -71,9 +64,6 @@ func (b BackendSpec) patch() (state.Backend, *state.Error) {
 		}
 	}
 	backend.Host = plainHost(backend.Host)
-	if strings.Contains(backend.Host, "%") {
-		return state.Backend{}, invalid("host", "must have no zone: %q means something else on every node", backend.Host)
-	}
 	return backend, nil
 }
 

@@ -1,23 +1,21 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/peterbourgon/ff/v3"
 
 	"lbnode/cluster"
+	"lbnode/cluster/admin"
 	"lbnode/state"
 )
 
@@ -175,19 +173,11 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 func seedBackends(urls []string) ([]state.Backend, error) {
 	var backends []state.Backend
 	for i, raw := range urls {
-		u, err := url.Parse(raw)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/")+u.RawQuery != "" {
-			return nil, fmt.Errorf("%w: -backend %q is not a URL such as http://10.0.0.11:8080", errUsage, raw)
-		}
-		port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
-		number, err := strconv.Atoi(cmp.Or(u.Port(), port))
+		b, err := admin.BackendSpec{Name: fmt.Sprintf("backend-%d", i+1), URL: raw}.Backend()
 		if err != nil {
-			return nil, fmt.Errorf("%w: -backend %q: port: %w", errUsage, raw, err)
+			return nil, fmt.Errorf("%w: -backend %s", errUsage, err.Message)
 		}
-		backends = append(backends, state.Backend{
-			ID: cluster.NewID(), Name: fmt.Sprintf("backend-%d", i+1),
-			Protocol: u.Scheme, Host: u.Hostname(), Port: number,
-		})
+		backends = append(backends, b)
 	}
 	return backends, nil
 }
