@@ -64,7 +64,7 @@ type Cluster struct {
 // meets nobody yet. An error leaves nothing running. It names what is wrong with
 // the configuration, the directory or an address.
 func Open(ctx context.Context, cfg Config) (*Cluster, error) {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	c := &Cluster{

@@ -80,8 +80,9 @@ const (
 	minVoters       = 3 // the dead are not removed below this
 )
 
-// validate checks what can be checked without touching the machine.
-func (c *Config) validate() error {
+// Validate checks what can be checked without touching the machine. The error
+// names the flag that sets what is wrong.
+func (c *Config) Validate() error {
 	if err := checkName(c.Name); err != nil {
 		return err
 	}

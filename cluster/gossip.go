@@ -248,7 +248,7 @@ func (g *gossip) note(n *memberlist.Node, state MemberState) {
 	}
 	m := member{ID: n.Name, Addr: addrPort(n), State: state, Since: time.Now()}
 	if err := json.Unmarshal(n.Meta, &m.meta); err != nil {
-		g.log.Warn("a node says of itself what this version cannot read", "node", n.Name, "error", err)
+		g.log.Warn("a node says of itself what this version cannot read", "peer", n.Name, "error", err)
 		return
 	}
 	if state == Failed && m.Going != "" { // memberlist does not say which it was
@@ -259,7 +259,7 @@ func (g *gossip) note(n *memberlist.Node, state MemberState) {
 	g.members[m.ID] = m
 	g.mu.Unlock()
 	if !known || before.State != m.State {
-		g.log.Info("node is "+string(m.State), "node", m.Name, "id", m.ID, "addr", m.Addr)
+		g.log.Info("node is "+string(m.State), "peer", m.Name, "id", m.ID, "addr", m.Addr)
 	}
 	g.changed()
 }

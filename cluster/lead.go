@@ -146,9 +146,9 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 		case m.Going != "":
 			continue
 		case !isServer:
-			c.log.Info("adding a node to raft", "node", m.Name, "id", m.ID, "addr", m.RaftAddr)
+			c.log.Info("adding a node to raft", "peer", m.Name, "id", m.ID, "addr", m.RaftAddr)
 		case string(server.Address) != m.RaftAddr:
-			c.log.Info("a node has another address", "node", m.Name, "id", m.ID, "from", server.Address, "to", m.RaftAddr)
+			c.log.Info("a node has another address", "peer", m.Name, "id", m.ID, "from", server.Address, "to", m.RaftAddr)
 		default:
 			continue
 		}

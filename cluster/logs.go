@@ -63,8 +63,8 @@ func aboutPeer(args []any) bool {
 		if args[i] == "peer" || args[i] == "target" || args[i] == "backoff time" {
 			return true
 		}
-		if i+1 < len(args) && args[i] == "error" && args[i+1] == raft.ErrTransportShutdown {
-			return true // the other side of a node that stops
+		if i+1 < len(args) && (args[i+1] == raft.ErrTransportShutdown || args[i+1] == context.Canceled) {
+			return true // the other side of a node that stops, or this one
 		}
 	}
 	return false

@@ -75,7 +75,7 @@ func TestReasonIsShort(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	good := Config{Name: "lb1", DataDir: "d", Bind: "127.0.0.1:0", Raft: "127.0.0.1:0", RaftMultiplier: 1}
-	if err := good.validate(); err != nil {
+	if err := good.Validate(); err != nil {
 		t.Fatalf("got %v, want a good configuration accepted", err)
 	}
 	for word, spoil := range map[string]func(*Config){
@@ -90,13 +90,13 @@ func TestConfigIsChecked(t *testing.T) {
 	} {
 		bad := good
 		spoil(&bad)
-		if err := bad.validate(); err == nil || !strings.Contains(err.Error(), word) {
+		if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("got %v, want an error that says %s", err, word)
 		}
 	}
 	open := good
 	open.Bind, open.Insecure = ":7946", true
-	if err := open.validate(); err != nil {
+	if err := open.Validate(); err != nil {
 		t.Errorf("got %v, want -insecure to allow it", err)
 	}
 }

@@ -35,7 +35,7 @@ func (c *Cluster) leaderChanged(id string) {
 		c.log.Warn("there is no leader")
 	} else {
 		m, _ := c.gossip.find(id)
-		c.log.Info("there is a leader", "node", m.Name, "id", id, "term", c.raft.CurrentTerm())
+		c.log.Info("there is a leader", "peer", m.Name, "id", id, "term", c.raft.CurrentTerm())
 	}
 	c.observationsDue()
 	c.changes.send()
@@ -95,8 +95,11 @@ func (c *Cluster) quorumLost() string {
 			missing = append(missing, nameOr(m.Name, string(s.ID))+" at "+nameOr(m.RaftAddr, string(s.Address)))
 		}
 	}
+	if len(missing) == 0 { // gossip takes some seconds to give a node up
+		return fmt.Sprintf("no leader, although gossip still counts all %d voters", total)
+	}
 	return fmt.Sprintf("no leader: %d of %d voters are alive, %d are needed; missing: %s",
-		total-len(missing), total, total/2+1, nameOr(strings.Join(missing, ", "), "none"))
+		total-len(missing), total, total/2+1, strings.Join(missing, ", "))
 }
 
 func nameOr(name, otherwise string) string {

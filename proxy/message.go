@@ -93,8 +93,12 @@ type response struct {
 func (w *response) begun() bool { return w.sent.Load() }
 
 // WriteHeader implements http.ResponseWriter. Interim answers are no progress, or
-// else a backend could hold a request for ever with them.
+// else a backend could hold a request for ever with them. A 100 is left to the
+// server, which sends it when the body is read, so that the client gets one only.
 func (w *response) WriteHeader(code int) {
+	if code == http.StatusContinue {
+		return
+	}
 	w.sent.Store(true)
 	if code >= 200 {
 		w.code = code

@@ -17,7 +17,8 @@ import (
 type Config struct {
 	// Rank gives this node's place among the cluster's nodes, from 0. It is asked
 	// when a pool is made and shifts the pool's first pick, so that several nodes
-	// do not send to the same backend in step. Without it the place is 0.
+	// do not send to the same backend in step. It must not call the proxy. Without
+	// it the place is 0.
 	Rank func() int
 	// Suspect is told the id of a backend to which a connection could not be made,
 	// once each time it becomes unreachable, and must not block. The backend gets

@@ -1,6 +1,9 @@
 package state
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // newOp returns an empty operation of that kind to decode into, nil if there is
 // no such kind.
@@ -76,9 +79,10 @@ func (op *CreatePool) apply(c *content, at int64) *Error {
 		return err
 	}
 	c.putPool(&pool)
-	for _, b := range op.Pool.Backends {
+	for i, b := range op.Pool.Backends {
 		add := AddBackend{Pool: pool.Name, Backend: b}
 		if err := add.apply(c, at); err != nil {
+			err.Field = fmt.Sprintf("backends[%d].%s", i, err.Field)
 			return err
 		}
 	}
@@ -195,7 +199,7 @@ func (b *Backend) sameAddress(other *Backend) *Error {
 }
 
 // UpdateBackend changes what Patch names of a backend. A backend that moves to
-// another address is starting again.
+// another address, or comes back from maintenance, is starting again.
 type UpdateBackend struct {
 	Pool  string  `json:"pool"`
 	Name  string  `json:"name"`
@@ -214,7 +218,8 @@ func (op *UpdateBackend) apply(c *content, at int64) *Error {
 	if err := b.validate(); err != nil {
 		return err
 	}
-	if b.URL() != old.URL() {
+	moved, back := b.URL() != old.URL(), old.Admin == Maint && b.Admin != Maint
+	if moved || back { // nobody has probed it there, or of late
 		b.Health, b.Since = Starting, at
 	}
 	for j := range pool.Backends {

@@ -141,9 +141,9 @@ func TestPoolOps(t *testing.T) {
 			check:   equals(func(v *View) Health { return v.Pool("m").Backend("x").Health }, Starting)},
 		{name: "exists", op: &CreatePool{Pool: Pool{Name: "web"}}, code: Exists, field: "name"},
 		{name: "no name", op: &CreatePool{}, code: Invalid, field: "name"},
-		{name: "backend twice", op: &CreatePool{Pool: Pool{Name: "m", Backends: twins}}, code: Exists, field: "name"},
-		{name: "backend id of another pool", op: &CreatePool{Pool: Pool{Name: "m", Backends: []Backend{backend(1)}}}, code: Exists, field: "id"},
-		{name: "bad backend", op: &CreatePool{Pool: Pool{Name: "m", Backends: []Backend{{ID: "x", Name: "x", Host: "h"}}}}, code: Invalid, field: "port"},
+		{name: "backend twice", op: &CreatePool{Pool: Pool{Name: "m", Backends: twins}}, code: Exists, field: "backends[1].name"},
+		{name: "backend id of another pool", op: &CreatePool{Pool: Pool{Name: "m", Backends: []Backend{backend(1)}}}, code: Exists, field: "backends[0].id"},
+		{name: "bad backend", op: &CreatePool{Pool: Pool{Name: "m", Backends: []Backend{{ID: "x", Name: "x", Host: "h"}}}}, code: Invalid, field: "backends[0].port"},
 
 		{name: "nothing named", op: &UpdatePool{Pool: Pool{Name: "web"}}, touched: []string{"web"},
 			check: equals(func(v *View) *Pool { return v.Pool("web") }, web(func(*Pool) {}))},
@@ -304,5 +304,32 @@ func TestEmptiedIsLikeNew(t *testing.T) {
 	fresh.do(t, &InitCluster{ClusterID: "c1"})
 	if got, want := r.View().Digest(), fresh.View().Digest(); got != want {
 		t.Errorf("got digest %s, want %s", got, want)
+	}
+}
+
+// Nobody probes a backend in maintenance, so it comes back as it first came.
+func TestBackFromMaintenanceIsStarting(t *testing.T) {
+	m := NewMachine()
+	for i, step := range []struct {
+		op   Op
+		want Health
+	}{
+		{&AddBackend{Pool: DefaultPool, Backend: Backend{ID: "1", Name: "b", Host: "h", Port: 1}}, Starting},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", URL: "http://h:1", Health: Healthy}}}, Healthy},
+		{&UpdateBackend{Pool: DefaultPool, Name: "b", Patch: Backend{Admin: Drain}}, Healthy},
+		{&UpdateBackend{Pool: DefaultPool, Name: "b", Patch: Backend{Admin: Ready}}, Healthy},
+		{&UpdateBackend{Pool: DefaultPool, Name: "b", Patch: Backend{Admin: Maint}}, Healthy},
+		{&UpdateBackend{Pool: DefaultPool, Name: "b", Patch: Backend{Admin: Ready}}, Starting},
+	} {
+		data, err := Command{Op: step.op}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result, err := m.Apply(uint64(i+1), data); err != nil || result.Err != nil {
+			t.Fatalf("step %d: got %v, %v", i, result.Err, err)
+		}
+		if got := m.View().Pool(DefaultPool).Backend("b").Health; got != step.want {
+			t.Errorf("step %d: got %s, want %s", i, got, step.want)
+		}
 	}
 }

@@ -146,13 +146,16 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 	if err != nil {
 		return cluster.Config{}, err
 	}
+	if _, _, err := net.SplitHostPort(f.http); err != nil {
+		return cluster.Config{}, fmt.Errorf("%w: -http %q is not an address such as :8080: %w", errUsage, f.http, err)
+	}
 	var secret []byte
 	if f.secret != "" {
 		if secret, err = cluster.ReadSecret(f.secret); err != nil {
 			return cluster.Config{}, err
 		}
 	}
-	return cluster.Config{
+	cfg := cluster.Config{
 		Name:           f.node,
 		Version:        version(),
 		DataDir:        f.dataDir,
@@ -166,7 +169,11 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 		Seed:           seed,
 		RaftMultiplier: f.raftMultiplier,
 		Log:            log,
-	}, nil
+	}
+	if err := cfg.Validate(); err != nil {
+		return cfg, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return cfg, nil
 }
 
 // seedBackends names the backends of -backend in their order.

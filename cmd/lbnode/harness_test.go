@@ -266,6 +266,16 @@ func call(t *testing.T, method, url, body string) (int, map[string]any) {
 	return response.StatusCode, answer
 }
 
+func statusOf(t *testing.T, url string) int {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return response.StatusCode
+}
+
 // load sends requests to some nodes without pause until it is stopped.
 type load struct {
 	cancel  context.CancelFunc

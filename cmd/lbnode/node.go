@@ -181,6 +181,9 @@ func (f *findings) Judged(o health.Observation) {
 	f.cluster.Observed()
 }
 
+// Failed implements health.Sink.
+func (f *findings) Failed(pool, backend string) { f.metrics.CheckFailed(pool, backend) }
+
 // control is the cluster as the admin API sees it: after leaving, the process
 // stops too.
 type control node

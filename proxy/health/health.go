@@ -37,6 +37,8 @@ type Sink interface {
 	// Judged says that this node's opinion of a backend that it observes has
 	// changed, or that there now is one.
 	Judged(o Observation)
+	// Failed says that a probe has failed, whatever came of that.
+	Failed(pool, backend string)
 }
 
 // Observation is what this node's probes say of one backend.

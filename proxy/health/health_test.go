@@ -263,30 +263,36 @@ func TestUnobservedBackendIsLeftAlone(t *testing.T) {
 }
 
 func TestNewObserverInheritsTheVerdict(t *testing.T) {
-	maint := func(f *facts, l *lab) {
-		l.Update(f.patch("1", state.Backend{Admin: state.Maint}), all)
-		f.judge("1", state.Unhealthy)
-		l.Update(f.patch("1", state.Backend{Admin: state.Ready}), all)
-	}
-	others := func(f *facts, l *lab) {
+	synctest.Test(t, func(t *testing.T) {
+		f, l := newFacts(t), newLab()
+		defer l.Stop()
+		l.Update(f.add(1, state.Healthy), all)
+		pass(5 * second)
 		l.Update(f.machine.View(), none)
 		l.Update(f.judge("1", state.Unhealthy), all)
-	}
-	for name, change := range map[string]func(*facts, *lab){"after maint": maint, "after others": others} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f, l := newFacts(t), newLab()
-				defer l.Stop()
-				l.Update(f.add(1, state.Healthy), all)
-				pass(5 * second)
-				change(f, l)
-				pass(2*second - 1)
-				wantHeard(t, l) // one pass, rise is two
-				pass(2 * second)
-				wantHeard(t, l, "healthy")
-			})
-		})
-	}
+		pass(2*second - 1)
+		wantHeard(t, l) // one pass, rise is two
+		pass(2 * second)
+		wantHeard(t, l, "healthy")
+	})
+}
+
+// What was agreed before maintenance says nothing of a backend after it.
+func TestBackFromMaintenanceIsProbedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, l := newFacts(t), newLab()
+		defer l.Stop()
+		l.Update(f.add(1, state.Healthy), all)
+		pass(5 * second)
+		l.always(fails)
+		l.Update(f.patch("1", state.Backend{Admin: state.Maint}), all)
+		l.Update(f.patch("1", state.Backend{Admin: state.Ready}), all)
+		pass(1)
+		wantHeard(t, l, "unhealthy")
+		if l.failures["web-1"] == 0 {
+			t.Errorf("got %v failed checks, want one counted", l.failures)
+		}
+	})
 }
 
 func TestMovedBackendStartsAgain(t *testing.T) {

@@ -83,11 +83,12 @@ type lab struct {
 	*Checker
 	began time.Time
 
-	mu     sync.Mutex
-	answer func(b *state.Backend) result
-	takes  time.Duration
-	starts map[string][]time.Duration // by backend id
-	calls  []told
+	mu       sync.Mutex
+	answer   func(b *state.Backend) result
+	takes    time.Duration
+	starts   map[string][]time.Duration // by backend id
+	calls    []told
+	failures map[string]int // failed probes by backend name
 }
 
 var (
@@ -134,6 +135,15 @@ func (l *lab) Reachable(id string, ok bool) {
 
 func (l *lab) Judged(o Observation) {
 	l.hear(o.BackendID, map[bool]string{true: "healthy", false: "unhealthy"}[o.Healthy])
+}
+
+func (l *lab) Failed(_, backend string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failures == nil {
+		l.failures = map[string]int{}
+	}
+	l.failures[backend]++
 }
 
 func (l *lab) hear(id, what string) {

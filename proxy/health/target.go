@@ -141,6 +141,9 @@ func (c *Checker) record(t *target, r result, started time.Time) []func() {
 		return nil
 	}
 	news := c.recordReach(t, r)
+	if !r.passed {
+		news = append(news, func() { c.sink.Failed(t.pool.Name, t.backend.Name) })
+	}
 	was := t.opinion
 	crossed := t.count(r.passed)
 	now := time.Now()
