@@ -44,6 +44,7 @@ type helloReply struct {
 type promiseCall struct {
 	ClusterID string `json:"cluster_id"`
 	From      string `json:"from"` // node id
+	To        string `json:"to"`   // node id: another may have come to the address since it said hello
 	// Release takes the promise back: the founding failed.
 	Release bool `json:"release,omitempty"`
 }

@@ -106,17 +106,12 @@ func (c *Cluster) open(ctx context.Context) error {
 	if err := c.openGossip(ctx); err != nil {
 		return err
 	}
-	c.views = openViews(c.cfg.DataDir, c.log)
+	c.views = openViews(c.cfg.DataDir, c.id.clusterID(), c.log)
 	c.fsm = newFSM(c.views.publish)
 	if err := c.startRaft(); err != nil {
 		return err
 	}
-	if err := c.checkState(); err != nil {
-		return err
-	}
-	c.mux.start()
-	c.server = serveCalls(c.mux.calls, c, c.log)
-	return nil
+	return c.checkState()
 }
 
 func listenRaft(addr string) (net.Listener, error) {
@@ -137,8 +132,31 @@ func (c *Cluster) openDir() (err error) {
 	if c.store, err = openStore(c.cfg.DataDir); err != nil { // takes the lock, so it comes first
 		return err
 	}
-	c.id, err = openIdentity(c.cfg.DataDir)
-	return err
+	if c.id, err = openIdentity(c.cfg.DataDir); err != nil {
+		return err
+	}
+	return c.settleFounding()
+}
+
+// settleFounding ends a founding that a crash cut short. The cluster was born with
+// the first entry of the log. Before that, only Raft's term may be on disk, which
+// goes: with it, Raft would refuse to found anything.
+func (c *Cluster) settleFounding() error {
+	clusterID := c.id.founding()
+	if clusterID == "" {
+		return nil
+	}
+	last, err := c.store.LastIndex()
+	if err != nil {
+		return fmt.Errorf("cannot read the log in %s: %w", c.cfg.DataDir, err)
+	}
+	if last > 0 {
+		return c.id.set(clusterID, false)
+	}
+	if err := c.store.SetUint64([]byte("CurrentTerm"), 0); err != nil {
+		return fmt.Errorf("cannot write the log in %s: %w", c.cfg.DataDir, err)
+	}
+	return c.id.set("", false)
 }
 
 func (c *Cluster) openGossip(ctx context.Context) error {
@@ -179,16 +197,14 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 	return nil
 }
 
-// checkState settles what a crash left half done and refuses a directory whose
-// parts do not belong together.
+// checkState refuses a directory whose parts do not belong together. A node that
+// lost its log has lost its votes too, and could vote twice.
 func (c *Cluster) checkState() error {
 	switch {
-	case c.id.unfinished() && c.hadState: // died after Raft was bootstrapped, before it was said
-		return c.id.set(c.id.data.ClusterID, false)
-	case c.id.unfinished(): // died before: the cluster was never born
-		return c.id.set("", false)
 	case c.hadState && c.id.clusterID() == "":
 		return fmt.Errorf("%s holds a raft log but node.json names no cluster: restore node.json, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir)
+	case !c.hadState && c.View().Index > 0:
+		return fmt.Errorf("%s holds a view of cluster %s but no raft log: restore raft.db, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir, c.id.clusterID())
 	}
 	return nil
 }
@@ -200,12 +216,14 @@ type Addrs struct {
 	HTTP  string
 }
 
-// Start tells the others of addrs and begins to form or rejoin the cluster. It
-// returns at once; Failed says if the node must not go on. The view that Open
-// found is handed to OnView first.
+// Start tells the others of addrs, answers them from now on, and begins to form or
+// rejoin the cluster. It does not wait for that; Failed says if the node must not
+// go on. The view that Open found is handed to OnView first.
 func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.views.begin(c.cfg.OnView)
+	c.server = serveCalls(c.mux.calls, c, c.log)
+	c.mux.start()
 	err := c.gossip.tell(func(m *meta) {
 		m.AdminAddr = c.reachable(addrs.Admin)
 		m.HTTPAddr = c.reachable(addrs.HTTP)
@@ -247,12 +265,14 @@ func (c *Cluster) formLoop(ctx context.Context) {
 // list only helps gossip. That the list leads to another cluster alone is an
 // error, because the operator meant that one.
 func (c *Cluster) checkCluster(ctx context.Context) error {
+	misled := false
 	for _, p := range c.survey(ctx) {
 		if p.hello.ClusterID == c.id.clusterID() {
 			return nil
 		}
+		misled = misled || strings.Contains(p.reason, ErrForeign.Error()) // memberlist keeps only its text
 	}
-	if foreign := c.gossip.metForeign(); foreign != "" {
+	if foreign := c.gossip.metForeign(); misled && foreign != "" { // one that only came by proves nothing
 		return fmt.Errorf("the data directory %s belongs to cluster %s, but -join %s leads to cluster %s: correct -join, or give this node an empty -data-dir to join that cluster",
 			c.cfg.DataDir, c.id.clusterID(), strings.Join(c.cfg.Join, ","), foreign)
 	}
@@ -338,9 +358,13 @@ func (c *Cluster) close() {
 		if err := future.Error(); err != nil {
 			c.log.Warn("cannot stop raft", "error", err)
 		}
+	} else if c.transport != nil {
+		c.transport.Close()
 	}
 	if c.server != nil {
 		c.server.stop()
+	}
+	if c.calls != nil {
 		c.calls.stop()
 	}
 	if c.mux != nil {

@@ -3,8 +3,14 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"lbnode/state"
 )
@@ -157,4 +163,129 @@ func TestVerdictNeedsAMajority(t *testing.T) {
 	eventually(t, 5*time.Second, "two of three make it healthy on every node", func() bool {
 		return backend(nodes[0]).Healthy() && backend(nodes[1]).Healthy() && backend(nodes[2]).Healthy()
 	})
+}
+
+// A node of another cluster that comes by must not end one that has yet to meet
+// its own.
+func TestStrangerDoesNotEndANodeWithState(t *testing.T) {
+	t.Parallel()
+	n, stranger := startCluster(t, 1, nil)[0], startCluster(t, 1, nil)[0]
+	n.Stop()
+	cfg := n.cfg
+	cfg.Join = []string{cfg.Bind, freeAddr(t)} // its peer is not up yet
+	cfg.OnView, cfg.OnMembers, cfg.OnAutonomous = func(*state.View) {}, func() {}, func(bool) {}
+	cfg.Local = func() Local { return Local{} }
+	c := openOnly(t, cfg)
+	stranger.gossip.join(c.gossip.addr)
+	eventually(t, 5*time.Second, "the stranger was met", func() bool { return c.gossip.metForeign() != "" })
+	if err := c.checkCluster(t.Context()); err != nil {
+		t.Errorf("got %v, want the node to go on", err)
+	}
+}
+
+// What Open's caller wires is not there before Open returns.
+func TestAnswersNobodyBeforeItIsStarted(t *testing.T) {
+	t.Parallel()
+	cfg := newConfig(t, "lb1")
+	var asked atomic.Bool
+	cfg.Local = func() Local { asked.Store(true); return Local{} }
+	openOnly(t, cfg)
+	calls := newCaller(&dialer{})
+	defer calls.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := calls.call(ctx, cfg.Raft, reportPath, none{}, &Report{}); err == nil || asked.Load() {
+		t.Errorf("got %v, want no answer", err)
+	}
+}
+
+// While leaders come and go, every write that was answered is there once, on
+// every node, and was to be read at once where it was written.
+func TestLeaderChangesLoseAndDoubleNothing(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	for i, n := range nodes {
+		writing.Go(func() { write(ctx, t, n, fmt.Sprintf("n%d", i)) })
+	}
+	for range 3 {
+		old, _ := nodes[0].leader()
+		before := nodes[0].View().Index
+		for _, n := range nodes {
+			if n.ID() == old {
+				n.handOver()
+			}
+		}
+		eventually(t, waitLong, "another leader commits writes", func() bool {
+			id, _ := nodes[0].leader()
+			return id != "" && id != old && nodes[0].View().Index > before+10
+		})
+	}
+	cancel()
+	writing.Wait()
+	eventually(t, 5*time.Second, "all views have one digest", func() bool {
+		return nodes[0].View().Digest() == nodes[1].View().Digest() && nodes[1].View().Digest() == nodes[2].View().Digest()
+	})
+}
+
+// write adds pools on a node, one after the other, until ctx is done.
+func write(ctx context.Context, t *testing.T, n *node, prefix string) {
+	for i := 0; ctx.Err() == nil; i++ {
+		name := fmt.Sprintf("%s-%d", prefix, i)
+		result, err := n.Propose(context.WithoutCancel(ctx), &state.CreatePool{Pool: state.Pool{Name: name}}, 0)
+		switch {
+		case err != nil:
+			t.Errorf("write %s: got %v, want an election waited out", name, err)
+			return
+		case result.Err != nil:
+			t.Errorf("write %s was made twice: %v", name, result.Err)
+		case n.View().Pool(name) == nil:
+			t.Errorf("write %s cannot be read where it was written", name)
+		}
+	}
+}
+
+// A leader that is cut off steps down, the others go on without it, and whatever
+// was answered is there when it is back.
+func TestLeaderThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	propose(t, nodes[0], addBackend("web-1", 3001))
+	old, _ := nodes[0].leader()
+	i := slices.IndexFunc(nodes, func(n *node) bool { return n.ID() == old })
+	lone, rest := nodes[i], slices.Delete(slices.Clone(nodes), i, i+1)
+	cutOff(nodes, lone, true)
+	kept := []string{"web-1", "web-3", "web-4"}
+	switch _, err := lone.Propose(t.Context(), addBackend("web-2", 3002), 0); {
+	case err == nil: // it was on its way before the links were cut
+		kept = append(kept, "web-2")
+	case !errors.Is(err, ErrNoLeader):
+		t.Errorf("got %v from a leader that is cut off, want ErrNoLeader", err)
+	}
+	eventually(t, waitLong, "the lone leader steps down", func() bool { return lone.raft.State() != raft.Leader })
+	propose(t, rest[0], addBackend("web-3", 3003))
+	if pool := lone.View().Pool(state.DefaultPool); pool == nil || pool.Backend("web-1") == nil {
+		t.Error("a node that is cut off no longer serves its view")
+	}
+	cutOff(nodes, lone, false)
+	eventually(t, waitLong, "it follows the new leader", func() bool { id, _ := lone.leader(); return id != "" })
+	propose(t, lone, addBackend("web-4", 3004))
+	eventually(t, waitLong, "all views have one digest", func() bool {
+		return nodes[0].View().Digest() == nodes[1].View().Digest() && nodes[1].View().Digest() == nodes[2].View().Digest()
+	})
+	pool := lone.View().Pool(state.DefaultPool)
+	for _, name := range kept {
+		if pool.Backend(name) == nil {
+			t.Errorf("%s is lost", name)
+		}
+	}
+}
+
+// cutOff cuts, or mends, all links of Raft and of calls between lone and the
+// others.
+func cutOff(nodes []*node, lone *node, cut bool) {
+	for _, n := range nodes {
+		n.links.set(func(addr string) bool { return cut && (n == lone || addr == lone.cfg.Raft) })
+	}
 }

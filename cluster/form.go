@@ -88,8 +88,9 @@ func (c *Cluster) form(ctx context.Context) error {
 	}
 	started, said := time.Now(), time.Now().Add(-waitingEvery+2*time.Second) // the first line after 2 s
 	for c.id.clusterID() == "" {
-		next := decide(c.hello(), c.survey(ctx))
-		if err := c.take(ctx, &next); err != nil {
+		peers := c.survey(ctx)
+		next := decide(c.hello(), peers)
+		if err := c.take(ctx, &next, peers); err != nil {
 			return err
 		}
 		if next.hopeless != "" && time.Since(started) > formGrace {
@@ -109,15 +110,21 @@ func (c *Cluster) form(ctx context.Context) error {
 	return nil
 }
 
-// take carries a step out; a founding that fails becomes a reason to wait.
-func (c *Cluster) take(ctx context.Context, next *step) error {
+// take carries a step out; one that fails because another node was faster becomes
+// a reason to wait.
+func (c *Cluster) take(ctx context.Context, next *step, peers []peer) error {
+	var err error
 	switch {
 	case next.join != "":
-		return c.adopt(next.join)
+		err = c.adopt(next.join)
 	case next.found:
-		return c.found(ctx, next)
+		err = c.found(ctx, next, peers)
 	}
-	return nil
+	if errors.Is(err, ErrForeign) {
+		*next = step{waiting: "the cluster that this node has promised to help found"}
+		return nil
+	}
+	return err
 }
 
 // survey looks at all listed addresses.
@@ -169,22 +176,21 @@ func (c *Cluster) look(ctx context.Context, l listed) peer {
 // found asks all listed peers to promise themselves to a new cluster, and
 // bootstraps it if all do. Two nodes with different lists that each believe
 // they should found a cluster cannot both get the promise of a peer they share.
-func (c *Cluster) found(ctx context.Context, next *step) error {
+func (c *Cluster) found(ctx context.Context, next *step, peers []peer) error {
 	clusterID, self := NewID(), c.id.nodeID()
-	if !c.promised.give(promiseCall{ClusterID: clusterID, From: self}) {
-		*next = step{waiting: "another node to found the cluster that this one is promised to"}
-		return nil
+	call := promiseCall{ClusterID: clusterID, From: self}
+	if !c.promised.give(call) {
+		return ErrForeign
 	}
-	peers := c.survey(ctx)
 	began := time.Now()
-	err := c.askPromises(ctx, peers, promiseCall{ClusterID: clusterID, From: self})
+	err := c.askPromises(ctx, peers, call)
 	if err == nil && time.Since(began) > promiseHolds/2 {
 		err = errors.New("all nodes to promise in time")
 	}
 	if err != nil {
-		release := promiseCall{ClusterID: clusterID, From: self, Release: true}
-		c.promised.release(release)
-		c.askPromises(ctx, peers, release) // who cannot be told forgets by itself
+		call.Release = true
+		c.promised.release(call)
+		c.askPromises(ctx, peers, call) // who cannot be told forgets by itself
 		*next = step{waiting: err.Error()}
 		return nil
 	}
@@ -201,6 +207,8 @@ func (c *Cluster) askPromises(ctx context.Context, peers []peer, call promiseCal
 			continue
 		}
 		asking.Go(func() {
+			call := call
+			call.To = p.hello.ID
 			if p.reason != "" {
 				errs[i] = fmt.Errorf("%s %s", p.name, p.reason)
 			} else if err := c.calls.call(ctx, p.raft, promisePath, call, &none{}); err != nil {
@@ -215,7 +223,7 @@ func (c *Cluster) askPromises(ctx context.Context, peers []peer, call promiseCal
 // bootstrap founds the cluster with this node and the peers as its members. At
 // most maxVoters of them vote, those of the lowest ids.
 func (c *Cluster) bootstrap(clusterID string, peers []peer) error {
-	if err := c.id.set(clusterID, true); err != nil {
+	if err := c.beginFounding(clusterID); err != nil {
 		return err
 	}
 	members := foundingMembers(c.hello(), string(c.transport.LocalAddr()), peers)
@@ -224,6 +232,15 @@ func (c *Cluster) bootstrap(clusterID string, peers []peer) error {
 	}
 	c.log.Info("founded a cluster", "cluster", clusterID, "members", len(members))
 	return c.adopt(clusterID)
+}
+
+func (c *Cluster) beginFounding(clusterID string) error {
+	c.adopting.Lock()
+	defer c.adopting.Unlock()
+	if c.id.clusterID() != "" || c.promised.elsewhere(clusterID) {
+		return ErrForeign
+	}
+	return c.id.set(clusterID, true)
 }
 
 func foundingMembers(self helloReply, selfAddr string, peers []peer) []raft.Server {
@@ -253,13 +270,16 @@ func foundingMembers(self helloReply, selfAddr string, peers []peer) []raft.Serv
 	return members
 }
 
-// adopt makes this node one of the cluster's.
+// adopt makes this node one of the cluster's, unless it is in another one, or
+// bound to one that may be coming to be.
 func (c *Cluster) adopt(clusterID string) error {
 	c.adopting.Lock()
 	defer c.adopting.Unlock()
-	if own := c.id.clusterID(); own == clusterID {
+	own := c.id.clusterID()
+	switch founding := c.id.founding(); {
+	case own == clusterID:
 		return nil
-	} else if own != "" {
+	case own != "", founding != "" && founding != clusterID, c.promised.elsewhere(clusterID):
 		return fmt.Errorf("this node %w", ErrForeign)
 	}
 	if err := c.id.set(clusterID, false); err != nil {
@@ -304,6 +324,13 @@ func (p *promised) holds(clusterID string) bool {
 	return p.to.ClusterID == clusterID && p.to.From != ""
 }
 
+// elsewhere says whether this node is bound to another cluster than that.
+func (p *promised) elsewhere(clusterID string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.to.From != "" && p.to.ClusterID != clusterID && time.Since(p.since) < promiseHolds
+}
+
 // hello answers a peer that wants to know who this node is.
 func (c *Cluster) hello() helloReply {
 	return helloReply{ID: c.id.nodeID(), Name: c.cfg.Name, ClusterID: c.id.clusterID(), NonVoter: c.cfg.NonVoter}
@@ -315,8 +342,16 @@ func (c *Cluster) promise(call promiseCall) error {
 		c.promised.release(call)
 		return nil
 	}
+	c.adopting.Lock()
+	defer c.adopting.Unlock()
 	if own := c.id.clusterID(); own != "" {
 		return fmt.Errorf("it %w, %s", ErrForeign, own)
+	}
+	if call.To != c.id.nodeID() {
+		return errors.New("it is another node than before")
+	}
+	if c.id.founding() != "" {
+		return errors.New("it is founding a cluster itself")
 	}
 	if !c.promised.give(call) {
 		return errors.New("it is promised to another node")

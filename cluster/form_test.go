@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"lbnode/state"
 )
 
 func TestDecide(t *testing.T) {
@@ -215,5 +217,87 @@ func TestSecretsMustMatch(t *testing.T) {
 		if got := len(nodes[0].gossip.all()); got != 2 {
 			t.Errorf("%s: got %d members, want 2", name, got)
 		}
+	}
+}
+
+// A crash between the two writes of Raft's bootstrap leaves a term and no log: the
+// cluster was never born, and the node founds another one.
+func TestFoundingCutShortIsBegunAgain(t *testing.T) {
+	t.Parallel()
+	cfg := newConfig(t, "lb1")
+	id, err := openIdentity(cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := id.set("stillborn", true); err != nil {
+		t.Fatal(err)
+	}
+	store, err := openStore(cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+		t.Fatal(err)
+	}
+	store.Close()
+	n := start(t, cfg)
+	waitFormed(t, []*node{n})
+	if n.id.clusterID() == "stillborn" {
+		t.Error("the node belongs to a cluster that was never born")
+	}
+}
+
+// A crash after the bootstrap and before it was said leaves a cluster.
+func TestFoundingThatWasNotSaidIsKept(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, nil)[0]
+	propose(t, n, addBackend("web-1", 3001))
+	want := n.id.clusterID()
+	n.Stop()
+	if err := n.id.set(want, true); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, n.cfg)
+	waitFormed(t, []*node{again})
+	if got := again.id.clusterID(); got != want || again.View().Pool(state.DefaultPool) == nil {
+		t.Errorf("got cluster %s with %+v, want %s with its pool", got, again.View(), want)
+	}
+}
+
+// A node that promised itself to a founder must not be elsewhere when the
+// founder has counted it in.
+func TestPromisedNodeJoinsNoOtherCluster(t *testing.T) {
+	t.Parallel()
+	c := openOnly(t, newConfig(t, "lb1"))
+	if err := c.promise(promiseCall{ClusterID: "x", From: "a", To: "wiped"}); err == nil {
+		t.Error("the node that came to an address promises what its predecessor was asked for")
+	}
+	if err := c.promise(promiseCall{ClusterID: "x", From: "a", To: c.ID()}); err != nil {
+		t.Fatal(err)
+	}
+	next := step{join: "y"}
+	if err := c.take(t.Context(), &next, nil); err != nil || next.waiting == "" || c.id.clusterID() != "" {
+		t.Errorf("got %+v, %v and cluster %q, want the node to wait", next, err, c.id.clusterID())
+	}
+	next = step{found: true}
+	if err := c.take(t.Context(), &next, nil); err != nil || next.waiting == "" || c.id.founding() != "" {
+		t.Errorf("got %+v, %v, want the node not to found a cluster", next, err)
+	}
+	if err := c.admitRaft("x"); err != nil || c.id.clusterID() != "x" {
+		t.Errorf("got %v and cluster %q, want the founder's connection let in", err, c.id.clusterID())
+	}
+}
+
+func TestFounderPromisesNothing(t *testing.T) {
+	t.Parallel()
+	c := openOnly(t, newConfig(t, "lb1"))
+	if err := c.id.set("x", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.promise(promiseCall{ClusterID: "y", From: "a", To: c.ID()}); err == nil {
+		t.Error("a node that is founding a cluster promises itself to another")
+	}
+	if err := c.adopt("y"); err == nil || c.id.founding() != "x" {
+		t.Errorf("got %v, want no other cluster over the one that is being founded", err)
 	}
 }

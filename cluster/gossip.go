@@ -53,6 +53,7 @@ type gossip struct {
 	addr    netip.AddrPort // what others are told
 	changed func()         // members came, went or changed; must not block
 	log     *slog.Logger
+	library *libraryLog
 
 	mu      sync.RWMutex
 	self    meta
@@ -70,11 +71,11 @@ type gossipConfig struct {
 }
 
 func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) {
-	g := &gossip{id: id, changed: c.changed, log: log, self: c.self, members: map[string]member{}}
+	g := &gossip{id: id, changed: c.changed, log: log, library: newLibraryLog(log), self: c.self, members: map[string]member{}}
 	if size := len(g.NodeMeta(0)) + 64; size > memberlist.MetaMaxSize { // 64: the cluster id, still to come
 		return nil, fmt.Errorf("the node's name, version and addresses are too long to gossip: %d bytes of at most %d", size, memberlist.MetaMaxSize)
 	}
-	library := newLibraryLog(log).std()
+	library := g.library.std()
 	transport, err := listenGossip(c.bind, &memberlist.NetTransportConfig{Logger: library})
 	if err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	config.DeadNodeReclaimTime = time.Second
 	config.TCPTimeout = 3 * time.Second
 	config.Logger = library
-	config.Delegate, config.Events, config.Alive, config.Merge = g, g, g, g
+	config.Delegate, config.Events, config.Alive, config.Merge, config.Conflict = g, g, g, g, g
 	if g.list, err = memberlist.Create(config); err != nil {
 		transport.Shutdown()
 		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
@@ -314,6 +315,13 @@ func (g *gossip) NotifyMerge(peers []*memberlist.Node) error {
 	g.foreign = foreign
 	g.mu.Unlock()
 	return fmt.Errorf("it %w, %s, not %s", ErrForeign, foreign, own)
+}
+
+// NotifyConflict implements memberlist.ConflictDelegate. Two nodes of one id would
+// vote twice.
+func (g *gossip) NotifyConflict(existing, other *memberlist.Node) {
+	g.library.say(slog.LevelWarn, fmt.Sprintf("the node %s is said to be at %s and at %s: if it has not just moved, a data directory was copied, and one of the two must start with an empty one",
+		existing.Name, addrPort(existing), addrPort(other)))
 }
 
 // NodeMeta implements memberlist.Delegate.

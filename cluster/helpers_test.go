@@ -2,17 +2,28 @@ package cluster
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"lbnode/state"
 )
+
+// TestMain runs more tests at once than there are cores: nodes spend their time
+// waiting for one another.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "6")
+	os.Exit(m.Run())
+}
 
 // freeAddr returns a loopback address whose port is free for TCP and UDP. It
 // stays below the range from which the system picks ports for clients, so that
@@ -45,6 +56,50 @@ type node struct {
 	mu           sync.Mutex
 	observations map[string]LocalBackend
 	viewCount    int
+
+	links links
+}
+
+// crash ends the node without a word to the others.
+func (n *node) crash() {
+	n.stopped.Do(func() {
+		n.gossip.list.Shutdown()
+		n.cancel()
+		n.running.Wait()
+		n.close()
+	})
+}
+
+// links are the connections that a node has opened, for Raft and for calls.
+type links struct {
+	mu   sync.Mutex
+	open map[net.Conn]string // to which address
+	cut  func(addr string) bool
+}
+
+// watch is a dialer's.
+func (l *links) watch(addr string, conn net.Conn) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut(addr) {
+		return syscall.EHOSTUNREACH
+	}
+	l.open[conn] = addr
+	return nil
+}
+
+// set closes the connections to the addresses that are cut, and lets no new ones
+// come up until it is called again.
+func (l *links) set(cut func(addr string) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = cut
+	for conn, addr := range l.open {
+		if cut(addr) {
+			conn.Close()
+			delete(l.open, conn)
+		}
+	}
 }
 
 // newConfig returns the configuration of a node with ports and a directory of
@@ -69,6 +124,7 @@ func testLog(t *testing.T, name string) *slog.Logger {
 func start(t *testing.T, cfg Config) *node {
 	t.Helper()
 	n := &node{cfg: cfg, observations: map[string]LocalBackend{}}
+	n.links.open, n.links.cut = map[net.Conn]string{}, func(string) bool { return false }
 	cfg.OnView = func(*state.View) { n.mu.Lock(); n.viewCount++; n.mu.Unlock() }
 	cfg.OnMembers = func() {}
 	cfg.OnAutonomous = func(bool) {}
@@ -78,6 +134,9 @@ func start(t *testing.T, cfg Config) *node {
 		t.Fatalf("cannot open %s: %v", cfg.Name, err)
 	}
 	n.Cluster = c
+	if c.id.clusterID() == "" { // else Raft may dial already
+		c.dialer.watch = n.links.watch
+	}
 	c.Start(context.WithoutCancel(t.Context()), Addrs{Admin: "127.0.0.1:1", HTTP: "127.0.0.1:2"})
 	t.Cleanup(c.Stop)
 	return n
@@ -121,8 +180,19 @@ func startCluster(t *testing.T, size int, change func(*Config)) []*node {
 		cfg.Join = join
 		nodes[i] = start(t, cfg)
 	}
+	t.Cleanup(func() { stopAll(nodes) })
 	waitFormed(t, nodes)
 	return nodes
+}
+
+// stopAll stops nodes together, which takes no longer than one: each waits for its
+// goodbye to be heard.
+func stopAll(nodes []*node) {
+	var stopping sync.WaitGroup
+	for _, n := range nodes {
+		stopping.Go(n.Stop)
+	}
+	stopping.Wait()
 }
 
 func waitFormed(t *testing.T, nodes []*node) {
@@ -166,4 +236,26 @@ func propose(t *testing.T, n *node, op state.Op) state.Result {
 		t.Fatalf("cannot propose on %s: %v", n.cfg.Name, err)
 	}
 	return result
+}
+
+// openOnly opens a node that is not started.
+func openOnly(t *testing.T, cfg Config) *Cluster {
+	t.Helper()
+	c, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	return c
+}
+
+// listenSilently accepts connections and never answers, as a stopped process does.
+func listenSilently(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().(*net.TCPAddr).AddrPort()
 }

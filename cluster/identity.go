@@ -82,11 +82,15 @@ func (i *identity) set(clusterID string, founding bool) error {
 	return i.write(next)
 }
 
-// unfinished says whether the node died while it founded a cluster.
-func (i *identity) unfinished() bool {
+// founding is the cluster that this node is about to found, or was when it died;
+// empty if none.
+func (i *identity) founding() string {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	return i.data.Founding
+	if !i.data.Founding {
+		return ""
+	}
+	return i.data.ClusterID
 }
 
 func (i *identity) write(next identityFile) error {

@@ -33,6 +33,7 @@ func (c *Cluster) leaderLoop(ctx context.Context) {
 			now.cancel()
 			now.duties.Wait()
 			now = nil
+			c.observers.clear()
 		}
 		if ctx.Err() != nil {
 			return
@@ -52,11 +53,13 @@ func (c *Cluster) beginTenure(ctx context.Context) *tenure {
 
 // lead does the duties of one term.
 func (c *Cluster) lead(ctx context.Context) {
-	if err := c.takeOffice(ctx); err != nil {
+	for err := c.takeOffice(ctx); err != nil; err = c.takeOffice(ctx) {
 		if ctx.Err() == nil {
-			c.log.Warn("cannot take office as leader", "error", err)
+			c.log.Warn("cannot take office as leader; trying again", "error", err)
 		}
-		return
+		if !pause(ctx, time.Second) {
+			return
+		}
 	}
 	pilot := autopilot.New(c.raft, (*pilotView)(c),
 		autopilot.WithLogger(c.library.hclog("autopilot")),
@@ -78,19 +81,26 @@ func (c *Cluster) takeOffice(ctx context.Context) error {
 		return fmt.Errorf("cannot catch up with the log: %w", err)
 	}
 	view := c.fsm.view()
-	switch own := c.id.clusterID(); view.ClusterID {
-	case own:
-	case "":
+	switch own := c.id.clusterID(); {
+	case own == "":
+		return errors.New("the founding is not on disk yet")
+	case view.ClusterID == own:
+	case view.ClusterID == "":
 		if err := c.applyOp(ctx, &state.InitCluster{ClusterID: own}); err != nil {
 			return err
 		}
 	default:
 		return fmt.Errorf("the log is of cluster %s, this node of %s", view.ClusterID, own)
 	}
-	if len(c.cfg.Seed) > 0 && len(view.Pools) == 0 {
-		return c.applyOp(ctx, &state.Seed{Backends: c.cfg.Seed})
+	if len(c.cfg.Seed) == 0 || len(view.Pools) > 0 {
+		return nil
 	}
-	return nil
+	err := c.applyOp(ctx, &state.Seed{Backends: c.cfg.Seed})
+	if refused := (*state.Error)(nil); errors.As(err, &refused) { // the leader's duties do not depend on it
+		c.log.Error("cannot seed the cluster: correct -backend, or add the backends by command", "error", refused)
+		return nil
+	}
+	return err
 }
 
 // applyOp commits an operation of the leader's own.
@@ -131,15 +141,17 @@ func (c *Cluster) reconcileLoop(ctx context.Context) {
 	}
 }
 
-// reconcile makes at most one change for each member that is out of step.
+// reconcile makes at most one change for each member that is out of step. One
+// that cannot be made does not keep the others waiting.
 func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.Time) error {
 	servers := c.servers()
-	for _, gone := range c.departed(servers, missing, time.Now()) {
+	for _, gone := range append(c.departed(servers, missing, time.Now()), c.swapped(servers)...) {
 		c.log.Info("removing a node from raft", "id", gone.ID, "addr", gone.Address)
 		if err := await(ctx, c.raft.RemoveServer(gone.ID, 0, proposeWithin)); err != nil {
 			return fmt.Errorf("cannot remove node %s: %w", gone.ID, err)
 		}
 	}
+	var failed error
 	for _, m := range c.gossip.alive() {
 		server, isServer := findServer(c.servers(), m.ID)
 		switch {
@@ -153,10 +165,13 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 			continue
 		}
 		if err := await(ctx, c.put(server, isServer, m)); err != nil {
-			return fmt.Errorf("cannot add node %s: %w", m.ID, err)
+			failed = fmt.Errorf("cannot add node %s: %w", m.ID, err)
+		}
+		if c.raft.State() != raft.Leader {
+			break
 		}
 	}
-	return nil
+	return failed
 }
 
 // put adds a node without a vote, or corrects the address of one that is there.
@@ -202,6 +217,32 @@ func (c *Cluster) departed(servers []raft.Server, missing map[raft.ServerID]time
 	return gone
 }
 
+// swapped returns one of a circle of living nodes of which each now has the address
+// of the next, such as two machines whose leases were exchanged. Raft refuses two
+// members with one address, so each correction would wait for the other; with one
+// of them taken out, to be added again at once, all can be made.
+func (c *Cluster) swapped(servers []raft.Server) []raft.Server {
+	now, holder := map[raft.ServerID]string{}, map[string]raft.ServerID{}
+	for _, m := range c.gossip.alive() {
+		now[raft.ServerID(m.ID)] = m.RaftAddr
+	}
+	for _, s := range servers {
+		holder[string(s.Address)] = s.ID
+	}
+	for _, s := range servers {
+		if string(s.ID) == c.id.nodeID() || now[s.ID] == string(s.Address) {
+			continue
+		}
+		next := s.ID
+		for range servers {
+			if next = holder[now[next]]; next == s.ID {
+				return []raft.Server{s}
+			}
+		}
+	}
+	return nil
+}
+
 // Leave takes this node out of the cluster for good, then stops it. It fails,
 // and nothing has changed, if the cluster cannot take writes.
 func (c *Cluster) Leave(ctx context.Context) error {
@@ -221,12 +262,9 @@ func (c *Cluster) leaveRaft(ctx context.Context) error {
 	if err := c.gossip.tell(func(m *meta) { m.Going = leaves }); err != nil {
 		c.log.Debug("could not tell all nodes that this one leaves", "error", err)
 	}
-	c.handOver()
 	for {
-		err := errors.New(nameOr(c.degraded(), "no leader is known"))
-		if id, addr := c.leader(); id != "" && id != c.id.nodeID() {
-			err = c.calls.call(ctx, addr, removePath, removeCall{ID: c.id.nodeID()}, &none{})
-		}
+		c.handOver()
+		err := c.askRemoval(ctx)
 		if err == nil {
 			return nil
 		}
@@ -234,6 +272,17 @@ func (c *Cluster) leaveRaft(ctx context.Context) error {
 			c.gossip.tell(func(m *meta) { m.Going = "" })
 			return fmt.Errorf("%w: %w", ErrNoLeader, err)
 		}
+	}
+}
+
+func (c *Cluster) askRemoval(ctx context.Context) error {
+	switch id, addr := c.leader(); id {
+	case "":
+		return errors.New(nameOr(c.degraded(), "none is known"))
+	case c.id.nodeID():
+		return errors.New("none but this node, and no other voter can take over from it")
+	default:
+		return c.calls.call(ctx, addr, removePath, removeCall{ID: c.id.nodeID()}, &none{})
 	}
 }
 

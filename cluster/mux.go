@@ -118,14 +118,26 @@ func (m *mux) admitRaft(conn net.Conn) error {
 // dialer opens connections to the ports of other nodes.
 type dialer struct {
 	tls *tls.Config
+	// watch sees each new connection and may refuse it; nil but in tests, which cut
+	// links with it.
+	watch func(addr string, conn net.Conn) error
 }
 
-// dial opens a connection that begins with the preamble.
+// dial opens a connection that begins with the preamble. It has a deadline of its
+// own: net/http dials on after the call that wanted the connection was given up.
 func (d *dialer) dial(ctx context.Context, addr string, preamble []byte) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	defer cancel()
 	var net net.Dialer
 	conn, err := net.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
+	}
+	if d.watch != nil {
+		if err := d.watch(addr, conn); err != nil {
+			conn.Close()
+			return nil, err
+		}
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)

@@ -114,7 +114,7 @@ func TestIdentityLasts(t *testing.T) {
 		t.Errorf("got cluster %q while it is being founded, want none", got)
 	}
 	again, err := openIdentity(dir)
-	if err != nil || again.nodeID() != first.nodeID() || !again.unfinished() {
+	if err != nil || again.nodeID() != first.nodeID() || again.founding() != "x" {
 		t.Errorf("got %+v, %v, want the same node with an unfinished founding", again, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "node.json"), []byte("{"), 0o600); err != nil {
@@ -238,10 +238,10 @@ func TestMuxRefusesStrangers(t *testing.T) {
 	defer cancel()
 	for name, connect := range map[string]func() (net.Conn, error){
 		"no TLS":         func() (net.Conn, error) { return (&dialer{}).dial(ctx, addr, []byte("CCCCCCCC")) },
-		"another secret": func() (net.Conn, error) { return (&dialer{foreign}).dial(ctx, addr, []byte("CCCCCCCC")) },
-		"unknown kind":   func() (net.Conn, error) { return (&dialer{security}).dial(ctx, addr, []byte{'G'}) },
+		"another secret": func() (net.Conn, error) { return (&dialer{tls: foreign}).dial(ctx, addr, []byte("CCCCCCCC")) },
+		"unknown kind":   func() (net.Conn, error) { return (&dialer{tls: security}).dial(ctx, addr, []byte{'G'}) },
 		"another cluster": func() (net.Conn, error) {
-			return (&dialer{security}).dial(ctx, addr, []byte("R"+strings.Repeat("b", 32)))
+			return (&dialer{tls: security}).dial(ctx, addr, []byte("R"+strings.Repeat("b", 32)))
 		},
 	} {
 		conn, err := connect()
@@ -254,7 +254,7 @@ func TestMuxRefusesStrangers(t *testing.T) {
 		}
 		conn.Close()
 	}
-	conn, err := (&dialer{security}).dial(ctx, addr, []byte("R"+strings.Repeat("a", 32)))
+	conn, err := (&dialer{tls: security}).dial(ctx, addr, []byte("R"+strings.Repeat("a", 32)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,5 +287,58 @@ func TestSecretFile(t *testing.T) {
 		if _, err := ReadSecret(path); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("got %v, want an error that says %q", err, word)
 		}
+	}
+}
+
+func TestNodeThatLostItsLogIsRefused(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, nil)[0]
+	propose(t, n, addBackend("web-1", 3001))
+	n.Stop()
+	if err := os.Remove(filepath.Join(n.cfg.DataDir, "raft.db")); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Open(t.Context(), n.cfg); err == nil || !strings.Contains(err.Error(), "raft.db") {
+		t.Errorf("got %v, want the directory refused", err)
+		if err == nil {
+			c.Stop()
+		}
+	}
+}
+
+func TestViewOfAnotherClusterIsNotServed(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, nil)[0]
+	propose(t, n, addBackend("web-1", 3001))
+	n.Stop()
+	for _, name := range []string{"raft.db", "node.json"} { // a hasty reset
+		if err := os.Remove(filepath.Join(n.cfg.DataDir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := start(t, n.cfg)
+	eventually(t, waitLong, "the view of the new cluster is served", func() bool {
+		return again.View().ClusterID != "" && again.View().ClusterID == again.id.clusterID()
+	})
+}
+
+func TestDialGivesUp(t *testing.T) {
+	t.Parallel()
+	security, err := tlsConfig([]byte(strings.Repeat("s", secretBytes)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, done := listenSilently(t), make(chan error, 1)
+	go func() {
+		_, err := (&dialer{tls: security}).dial(context.Background(), silent.String(), []byte{callConn})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("got a connection to a node that never answered")
+		}
+	case <-time.After(2 * callWithin):
+		t.Error("a dial to a silent node goes on")
 	}
 }

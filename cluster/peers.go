@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/google/renameio/v2"
 )
@@ -79,13 +83,38 @@ func (c *Cluster) rejoinLoop(ctx context.Context) {
 			wait = rejoinEvery / 10
 			continue // formation meets the peers
 		}
-		for _, addr := range c.absent(ctx) {
+		doubting := c.doubting()
+		if len(doubting) > 0 {
+			wait = rejoinEvery / 5
+		}
+		c.rejoin(append(c.absent(ctx), doubting...))
+		c.forgetGone()
+	}
+}
+
+// doubting returns the address of a living member if this node knows no leader: one
+// that came back at another address is not believed while gossip still counts on
+// its old one, and must say again where it is.
+func (c *Cluster) doubting() []netip.AddrPort {
+	alive := slices.DeleteFunc(c.gossip.alive(), func(m member) bool { return m.ID == c.id.nodeID() })
+	if id, _ := c.leader(); id != "" || len(alive) == 0 {
+		return nil
+	}
+	return []netip.AddrPort{alive[rand.IntN(len(alive))].Addr}
+}
+
+// rejoin tries all addresses at once: one that does not answer takes seconds, which
+// neither the others nor a node that stops should wait for in turn.
+func (c *Cluster) rejoin(addrs []netip.AddrPort) {
+	var trying sync.WaitGroup
+	for _, addr := range addrs {
+		trying.Go(func() {
 			if err := c.gossip.join(addr); err != nil {
 				c.log.Debug("a peer is still away", "addr", addr, "reason", reason(err))
 			}
-		}
-		c.forgetReplaced()
+		})
 	}
+	trying.Wait()
 }
 
 // absent returns the addresses at which nobody is known to live.
@@ -104,14 +133,20 @@ func (c *Cluster) absent(ctx context.Context) []netip.AddrPort {
 	return addrs
 }
 
-// forgetReplaced drops members that are gone and no longer among Raft's: those
-// that left, and those whose address another node has taken.
-func (c *Cluster) forgetReplaced() {
+// forgetGone drops members that are gone and no longer among Raft's: those that
+// left, those whose address another node has taken, and those dead for long.
+func (c *Cluster) forgetGone() {
 	servers := c.servers()
+	if len(servers) == 0 {
+		return
+	}
 	for _, m := range c.gossip.all() {
 		_, isServer := findServer(servers, m.ID)
+		if m.State == Alive || isServer {
+			continue
+		}
 		_, replaced := c.gossip.at(m.Addr)
-		if m.State != Alive && !isServer && len(servers) > 0 && (replaced || m.State == Left && m.Going == leaves) {
+		if replaced || m.State == Left && m.Going == leaves || time.Since(m.Since) > removeDeadAfter {
 			c.gossip.forget(m.ID)
 		}
 	}

@@ -19,8 +19,8 @@ const retryAfter = 100 * time.Millisecond
 // returns when this node has applied it, so that the caller reads its own write
 // here. Unless ifIndex is 0, the operation fails with state.Stale if the view
 // has another index by then. A failure of the operation itself is in the Result;
-// the error is ErrNoLeader, with the reason, if the cluster could not take it,
-// or that of ctx.
+// the error is ErrNoLeader, with the reason, if the cluster could not take it
+// before ctx was done or 10 s had passed.
 //
 // While leadership changes, the same command is sent again: the machine knows it
 // by its id, so it takes effect once, whatever became of the first
@@ -44,6 +44,7 @@ func (c *Cluster) Propose(ctx context.Context, op state.Op, ifIndex uint64) (sta
 }
 
 func (c *Cluster) commit(ctx context.Context, data []byte) (state.Result, error) {
+	began := time.Now()
 	for {
 		if why := c.degraded(); why != "" {
 			return state.Result{}, fmt.Errorf("%w: %s", ErrNoLeader, why)
@@ -54,7 +55,7 @@ func (c *Cluster) commit(ctx context.Context, data []byte) (state.Result, error)
 		}
 		c.log.Debug("a write goes to the leader once more", "error", err)
 		if !pause(ctx, retryAfter) {
-			return state.Result{}, fmt.Errorf("%w: gave up after %s: %w", ErrNoLeader, proposeWithin, err)
+			return state.Result{}, fmt.Errorf("%w: gave up after %s: %w", ErrNoLeader, time.Since(began).Round(time.Millisecond), err)
 		}
 	}
 }

@@ -8,19 +8,21 @@ import (
 )
 
 // quorumLoop watches whether there is a leader, and says so when that changes.
-// A node that has had none for leaderlessAfter trusts its own probes.
+// A node that has had none for leaderlessAfter, stretched as Raft's timeouts are,
+// trusts its own probes.
 func (c *Cluster) quorumLoop(ctx context.Context) {
+	within := leaderlessAfter * time.Duration(c.cfg.RaftMultiplier)
 	leaderSeen, said, leader := time.Now(), time.Now(), ""
 	for pause(ctx, 250*time.Millisecond) {
 		now, _ := c.leader()
-		if now != "" {
+		if now != "" || c.id.clusterID() == "" { // a new cluster has time for its first election
 			leaderSeen = time.Now()
 		}
 		if now != leader {
 			leader = now
 			c.leaderChanged(leader)
 		}
-		lost := leader == "" && c.id.clusterID() != "" && time.Since(leaderSeen) > leaderlessAfter
+		lost := leader == "" && time.Since(leaderSeen) > within
 		if c.setAutonomous(lost) {
 			said = time.Now()
 		} else if lost && time.Since(said) > waitingEvery && c.views.stale.Load() {
@@ -61,6 +63,7 @@ func (c *Cluster) setAutonomous(on bool) (changed bool) {
 // degraded is why this node cannot take writes, empty if it can or if a leader
 // may yet be elected any moment.
 func (c *Cluster) degraded() string {
+	leader, _ := c.leader()
 	c.mu.Lock()
 	waiting, autonomous := c.waiting, c.autonomous
 	c.mu.Unlock()
@@ -69,7 +72,7 @@ func (c *Cluster) degraded() string {
 		return "waiting for " + waiting
 	case c.id.clusterID() == "":
 		return "this node is in no cluster yet"
-	case autonomous:
+	case autonomous && leader == "": // quorumLoop learns of a leader a little later
 		return c.quorumLost()
 	}
 	return ""
@@ -96,9 +99,9 @@ func (c *Cluster) quorumLost() string {
 		}
 	}
 	if len(missing) == 0 { // gossip takes some seconds to give a node up
-		return fmt.Sprintf("no leader, although gossip still counts all %d voters", total)
+		return fmt.Sprintf("none of the %d voters leads, although gossip still counts all of them", total)
 	}
-	return fmt.Sprintf("no leader: %d of %d voters are alive, %d are needed; missing: %s",
+	return fmt.Sprintf("%d of %d voters are alive, %d are needed; missing: %s",
 		total-len(missing), total, total/2+1, strings.Join(missing, ", "))
 }
 

@@ -89,7 +89,7 @@ type addressBook Cluster
 // ServerAddr implements raft.ServerAddressProvider. An error makes Raft use the
 // address that its own list of members has.
 func (b *addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	if m, ok := b.gossip.find(string(id)); ok && m.RaftAddr != "" {
+	if m, ok := b.gossip.find(string(id)); ok && m.State == Alive {
 		return raft.ServerAddress(m.RaftAddr), nil
 	}
 	return "", errors.New("not known by gossip")
@@ -137,16 +137,10 @@ func findServer(servers []raft.Server, id string) (raft.Server, bool) {
 	return servers[i], true
 }
 
-// leader returns the id and the Raft address of the leader, empty while none is
-// known.
+// leader returns the id and the Raft address of the leader, as it gave them with
+// its last message; empty while none is known.
 func (c *Cluster) leader() (id, addr string) {
 	serverAddr, serverID := c.raft.LeaderWithID()
-	if serverID == "" {
-		return "", ""
-	}
-	if m, ok := c.gossip.find(string(serverID)); ok {
-		return string(serverID), m.RaftAddr
-	}
 	return string(serverID), string(serverAddr)
 }
 

@@ -14,34 +14,64 @@ import (
 // maxObservers is how many nodes probe one backend.
 const maxObservers = 3
 
-// observers chooses the nodes that probe a backend by rendezvous hashing
-// (Thaler and Ravishankar, 1998) over the living ones: every node computes the
-// same, and a node that comes or goes moves only its own share.
-func observers(backendID string, alive []string) []string {
-	type scored struct {
-		id    string
-		score uint64
-	}
-	all := make([]scored, len(alive))
+// electorate is the living nodes, of which each backend's observers are chosen.
+// Their ids are hashed once, because all backends are gone through at each view,
+// report and change of the members.
+type electorate []elector
+
+type elector struct {
+	id    string
+	hash  uint64
+	score uint64 // for the backend in question
+}
+
+func newElectorate(alive []string) electorate {
+	e := make(electorate, len(alive))
 	for i, id := range alive {
-		all[i] = scored{id, mix(backendID, id)}
+		e[i] = elector{id: id, hash: hash(id)}
 	}
-	slices.SortFunc(all, func(a, b scored) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id)) })
-	chosen := make([]string, 0, maxObservers)
-	for _, s := range all[:min(len(all), maxObservers)] {
-		chosen = append(chosen, s.id)
+	return e
+}
+
+// observers chooses the nodes that probe a backend by rendezvous hashing
+// (Thaler and Ravishankar, 1998): every node computes the same, and a node that
+// comes or goes moves only its own share. The best comes first.
+func (e electorate) observers(backendID string) []string {
+	backend := hash(backendID)
+	var best [maxObservers]elector
+	n := 0
+	for _, next := range e {
+		next.score = scatter(backend + next.hash)
+		n = min(n+1, maxObservers)
+		place := n - 1
+		if best[place].id != "" && !next.beats(best[place]) {
+			continue
+		}
+		for ; place > 0 && next.beats(best[place-1]); place-- {
+			best[place] = best[place-1]
+		}
+		best[place] = next
+	}
+	chosen := make([]string, n)
+	for i := range chosen {
+		chosen[i] = best[i].id
 	}
 	return chosen
 }
 
-// mix hashes a pair. FNV alone differs little where only the last bytes do, so
-// the result goes through the finaliser of MurmurHash3.
-func mix(backendID, nodeID string) uint64 {
+func (e elector) beats(other elector) bool {
+	return cmp.Or(cmp.Compare(e.score, other.score), cmp.Compare(other.id, e.id)) > 0
+}
+
+// hash of an id. FNV alone differs little where only the last bytes do.
+func hash(id string) uint64 {
 	h := fnv.New64a()
-	h.Write([]byte(backendID))
-	h.Write([]byte{0})
-	h.Write([]byte(nodeID))
-	x := h.Sum64()
+	h.Write([]byte(id))
+	return scatter(h.Sum64())
+}
+
+// scatter is the finaliser of MurmurHash3.
+func scatter(x uint64) uint64 {
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
 	x ^= x >> 33
@@ -52,8 +82,8 @@ func mix(backendID, nodeID string) uint64 {
 // Observes returns a function that says whether this node is to probe a backend,
 // as the living nodes are now.
 func (c *Cluster) Observes() func(backendID string) bool {
-	alive, self := c.aliveIDs(), c.id.nodeID()
-	return func(backendID string) bool { return slices.Contains(observers(backendID, alive), self) }
+	alive, self := newElectorate(c.aliveIDs()), c.id.nodeID()
+	return func(backendID string) bool { return slices.Contains(alive.observers(backendID), self) }
 }
 
 func (c *Cluster) aliveIDs() []string {
@@ -79,6 +109,14 @@ type nodeReport struct {
 }
 
 func newReports() *reports { return &reports{byNode: map[string]nodeReport{}} }
+
+// clear forgets all. What was reported in one time in office is no ground for a
+// verdict in the next: another leader may have heard better since.
+func (r *reports) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.byNode)
+}
 
 // put replaces what a node has reported.
 func (r *reports) put(node string, observations []Observation, now time.Time) {
@@ -110,10 +148,11 @@ func (r *reports) fresh(now time.Time) map[string]nodeReport {
 // backend's observers agree on another health than the committed one.
 func judge(view *state.View, alive []string, fresh map[string]nodeReport) []state.Verdict {
 	var verdicts []state.Verdict
+	electorate := newElectorate(alive)
 	for _, pool := range view.Pools {
 		for i := range pool.Backends {
 			b := &pool.Backends[i]
-			if health := majority(b, observers(b.ID, alive), fresh); health != "" && health != b.Health {
+			if health := majority(b, electorate.observers(b.ID), fresh); health != "" && health != b.Health {
 				verdicts = append(verdicts, state.Verdict{BackendID: b.ID, URL: b.URL(), Health: health})
 			}
 		}

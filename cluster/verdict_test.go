@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -22,8 +23,9 @@ func ids(prefix string, n int) []string {
 // over 10 nodes, 3,000 each; five standard deviations are 5·√(30000·0.1·0.9) ≈ 260.
 func TestObserversSpreadEvenly(t *testing.T) {
 	nodes, load := ids("node", 10), map[string]int{}
+	alive := newElectorate(nodes)
 	for _, backend := range ids("backend", 10000) {
-		chosen := observers(backend, nodes)
+		chosen := alive.observers(backend)
 		if len(chosen) != maxObservers || chosen[0] == chosen[1] || chosen[1] == chosen[2] || chosen[0] == chosen[2] {
 			t.Fatalf("got observers %v, want 3 different nodes", chosen)
 		}
@@ -38,11 +40,35 @@ func TestObserversSpreadEvenly(t *testing.T) {
 	}
 }
 
+// The observers are the nodes of the highest scores, and the order in which nodes
+// are listed does not matter.
+func TestObserversScoreHighest(t *testing.T) {
+	for size := range 12 {
+		nodes := newElectorate(ids("node", size))
+		for _, backend := range ids("backend", 50) {
+			got := nodes.observers(backend)
+			rand.Shuffle(size, func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+			if again := nodes.observers(backend); !slices.Equal(got, again) {
+				t.Fatalf("got %v and, in another order, %v", got, again)
+			}
+			all := slices.Clone(nodes)
+			slices.SortFunc(all, func(a, b elector) int {
+				return cmp.Compare(scatter(hash(backend)+b.hash), scatter(hash(backend)+a.hash))
+			})
+			for i, e := range all[:min(size, maxObservers)] {
+				if got[i] != e.id {
+					t.Fatalf("%d nodes, %s: got %v, want %s in place %d", size, backend, got, e.id, i)
+				}
+			}
+		}
+	}
+}
+
 func TestObserversMoveLittle(t *testing.T) {
 	nodes := ids("node", 10)
 	without := slices.Delete(slices.Clone(nodes), 4, 5)
 	for _, backend := range ids("backend", 1000) {
-		before, after := observers(backend, nodes), observers(backend, without)
+		before, after := newElectorate(nodes).observers(backend), newElectorate(without).observers(backend)
 		for _, node := range before {
 			if node != nodes[4] && !slices.Contains(after, node) {
 				t.Fatalf("%s lost its observer %s although another node went", backend, node)
@@ -53,7 +79,7 @@ func TestObserversMoveLittle(t *testing.T) {
 
 func TestFewNodesAllObserve(t *testing.T) {
 	for n := range 4 {
-		if got := len(observers("b", ids("node", n))); got != n {
+		if got := len(newElectorate(ids("node", n)).observers("b")); got != n {
 			t.Errorf("%d nodes: got %d observers", n, got)
 		}
 	}
@@ -122,7 +148,7 @@ func TestJudgeNeedsMoreThanHalf(t *testing.T) {
 			fresh[node] = report
 		}
 		for _, v := range judge(view, nodes, fresh) {
-			agree, all := 0, observers(v.BackendID, nodes)
+			agree, all := 0, newElectorate(nodes).observers(v.BackendID)
 			for _, node := range all {
 				if o, ok := fresh[node].byBackend[v.BackendID]; ok && o.Healthy == (v.Health == state.Healthy) {
 					agree++

@@ -37,10 +37,15 @@ type views struct {
 }
 
 // openViews serves the view kept in dir, or an empty one. A copy that cannot be
-// read is not worth a node: the log has it all.
-func openViews(dir string, log *slog.Logger) *views {
+// read is not worth a node: the log has it all. A copy from another cluster would
+// hide this one's views for as long as its index is the higher.
+func openViews(dir, clusterID string, log *slog.Logger) *views {
 	v := &views{path: filepath.Join(dir, "view.json"), log: log, notify: func(*state.View) {}, save: make(chan struct{}, 1)}
 	kept, err := readView(v.path)
+	if kept != nil && kept.ClusterID != clusterID {
+		err = fmt.Errorf("%s is of cluster %s, this node of %s", v.path, kept.ClusterID, nameOr(clusterID, "none"))
+		kept = nil
+	}
 	if err != nil {
 		log.Warn("cannot use the view kept on disk; this node has none until it hears from the others", "error", err)
 	}
