@@ -143,7 +143,7 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 		return answer, err
 	}
 	if err := json.Unmarshal(data, &answer); err != nil {
-		return answer, fmt.Errorf("cannot read the answer of %s to %s %s: %w", c.addr, method, path, err)
+		return answer, fmt.Errorf("cannot read the answer of %s to %s %s: %w; is -admin right?", c.addr, method, path, err)
 	}
 	return answer, nil
 }

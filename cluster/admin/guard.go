@@ -24,8 +24,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 }
 
 func (s *Server) admit(r *http.Request) error {
-	if r.URL.Path == "/livez" || r.URL.Path == "/readyz" {
-		return nil // for probes, which have no token and tell nothing
+	if (r.URL.Path == "/livez" || r.URL.Path == "/readyz") && !r.URL.Query().Has("verbose") {
+		return nil // for probes, which have no token and are told nothing
 	}
 	if err := s.checkHost(r); err != nil {
 		return err

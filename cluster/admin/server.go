@@ -51,7 +51,7 @@ type Config struct {
 	// Required.
 	Ready func() error
 	// Token, unless empty, must come as a bearer token with every request but
-	// those for /livez and /readyz.
+	// those for /livez and /readyz without verbose.
 	Token string
 	// Version is the program's, shown by /livez?verbose.
 	Version string

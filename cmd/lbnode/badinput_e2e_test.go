@@ -59,6 +59,7 @@ func TestBadCommandLine(t *testing.T) {
 		{[]string{"-log-format", "xml"}, []string{"log-format", "xml"}},
 		{[]string{"-join", "a,,b"}, []string{"join", "empty"}},
 		{[]string{"-join", "a", "b"}, []string{`"b"`}},
+		{[]string{"-backend", "http://10.0.0.1", "-backend", "http://10.0.0.1:80"}, []string{"-backend", "twice"}},
 		{[]string{"-backend", "10.0.0.1:80"}, []string{"-backend", "10.0.0.1:80"}},
 		{[]string{"backend", "ad"}, []string{"ad", `"add"`}},
 		{[]string{"status", "-o", "xml"}, []string{"xml"}},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/peterbourgon/ff/v3"
@@ -183,6 +184,9 @@ func seedBackends(urls []string) ([]state.Backend, error) {
 		b, err := admin.BackendSpec{Name: fmt.Sprintf("backend-%d", i+1), URL: raw}.Backend()
 		if err != nil {
 			return nil, fmt.Errorf("%w: -backend %s", errUsage, err.Message)
+		}
+		if slices.ContainsFunc(backends, func(other state.Backend) bool { return other.Addr() == b.Addr() }) {
+			return nil, fmt.Errorf("%w: -backend %s is given twice", errUsage, raw)
 		}
 		backends = append(backends, b)
 	}

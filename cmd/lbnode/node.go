@@ -259,5 +259,12 @@ func (n *node) introduce(out io.Writer, f *nodeFlags) {
 	fmt.Fprintf(out, "reachable at %s (%s)\n", addr, why)
 	fmt.Fprintf(out, "cluster   %s\n", standing)
 	fmt.Fprintf(out, "listens   traffic %s, admin %s, gossip %s, raft %s\n", n.httpAddr, n.adminAddr, f.bind, f.raft)
-	fmt.Fprintf(out, "next      lbnode backend add web-1 http://10.0.0.11:8080 -admin %s\n", n.adminAddr)
+	next := "lbnode backend add web-1 http://10.0.0.11:8080"
+	if len(n.cluster.View().Pools) > 0 {
+		next = "lbnode status"
+	}
+	if n.adminAddr.String() != defaultAdmin {
+		next += " -admin " + n.adminAddr.String()
+	}
+	fmt.Fprintf(out, "next      %s\n", next)
 }
