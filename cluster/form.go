@@ -230,7 +230,7 @@ func (c *Cluster) bootstrap(clusterID string, peers []peer) error {
 	if err := c.raft.BootstrapCluster(raft.Configuration{Servers: members}).Error(); err != nil {
 		return fmt.Errorf("cannot found the cluster: %w", err)
 	}
-	c.log.Info("founded a cluster", "cluster", clusterID, "members", len(members))
+	c.log.Info("founded a cluster", "members", len(members))
 	return c.adopt(clusterID)
 }
 
@@ -285,7 +285,7 @@ func (c *Cluster) adopt(clusterID string) error {
 	if err := c.id.set(clusterID, false); err != nil {
 		return err
 	}
-	c.log.Info("joined a cluster", "cluster", clusterID)
+	c.log.Info("belongs to a cluster now", "cluster", clusterID)
 	c.membersChanged()
 	return nil
 }
@@ -360,11 +360,17 @@ func (c *Cluster) promise(call promiseCall) error {
 }
 
 // pause waits for d and returns false if ctx is done before.
-func pause(ctx context.Context, d time.Duration) bool {
+func pause(ctx context.Context, d time.Duration) bool { return pauseUntil(ctx, nil, d) }
+
+// pauseUntil waits for d or for something on wake, whichever comes first, and
+// returns false if ctx is done before.
+func pauseUntil(ctx context.Context, wake <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-wake:
 		return true
 	case <-ctx.Done():
 		return false

@@ -92,7 +92,7 @@ func (c *Cluster) takeOffice(ctx context.Context) error {
 	default:
 		return fmt.Errorf("the log is of cluster %s, this node of %s", view.ClusterID, own)
 	}
-	if len(c.cfg.Seed) == 0 || len(view.Pools) > 0 {
+	if len(c.cfg.Seed) == 0 || view.HadPools {
 		return nil
 	}
 	err := c.applyOp(ctx, &state.Seed{Backends: c.cfg.Seed})
@@ -129,14 +129,8 @@ func (c *Cluster) reconcileLoop(ctx context.Context) {
 		if err := c.reconcile(ctx, missing); err != nil && ctx.Err() == nil {
 			c.log.Warn("cannot bring the members of raft up to date", "error", err)
 		}
-		timer := time.NewTimer(reconcileEvery)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pauseUntil(ctx, changed, reconcileEvery) {
 			return
-		case <-changed:
-			timer.Stop()
-		case <-timer.C:
 		}
 	}
 }

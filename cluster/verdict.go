@@ -196,14 +196,8 @@ func (c *Cluster) judgeLoop(ctx context.Context) {
 				pause(ctx, time.Second)
 			}
 		}
-		timer := time.NewTimer(time.Second)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pauseUntil(ctx, changed, time.Second) {
 			return
-		case <-changed:
-			timer.Stop()
-		case <-timer.C:
 		}
 	}
 }
@@ -240,14 +234,8 @@ func (c *Cluster) reportLoop(ctx context.Context) {
 				wait = 2 * retryAfter
 			}
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pauseUntil(ctx, c.reporter, wait) {
 			return
-		case <-c.reporter:
-			timer.Stop()
-		case <-timer.C:
 		}
 	}
 }

@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 const (
 	goldenLogFile      = "../testdata/snapshots/v1-log.jsonl"
 	goldenSnapshotFile = "../testdata/snapshots/v1.json"
-	goldenDigest       = "4e2a2437c960c55bf11c95f43a98b5c4"
+	goldenDigest       = "932a2aa6a7747a6a3443c7d14a5baaed"
 )
 
 // goldenCommands have every operation in them and leave something in every

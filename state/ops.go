@@ -41,8 +41,8 @@ func (op *InitCluster) apply(c *content, _ int64) *Error {
 	return nil
 }
 
-// Seed adds backends to the default pool of a cluster that has no pool yet, and
-// changes nothing otherwise.
+// Seed adds backends to the default pool of a cluster that has had no pool yet,
+// and changes nothing otherwise.
 type Seed struct {
 	Backends []Backend `json:"backends"`
 }
@@ -50,7 +50,7 @@ type Seed struct {
 func (*Seed) kind() string { return "seed" }
 
 func (op *Seed) apply(c *content, at int64) *Error {
-	if len(c.Pools) > 0 {
+	if c.HadPools {
 		return nil
 	}
 	for _, b := range op.Backends {

@@ -283,11 +283,15 @@ func TestSeed(t *testing.T) {
 	if got := getBackendNames(DefaultPool)(r.View()); !slices.Equal(got, []string{"b1", "b2"}) {
 		t.Errorf("got backends %v, want b1 and b2", got)
 	}
+	r.do(t, &DeletePool{Name: DefaultPool}, &Seed{Backends: []Backend{backend(1)}})
+	if got := len(r.View().Pools); got != 0 {
+		t.Errorf("got %d pools, want a cluster that was emptied left empty", got)
+	}
 	r.checkViews(t)
 }
 
-// The way to a set of facts must not show in them: a replica that never had a
-// pool and one that lost its last must agree.
+// The way to a set of facts must not show in them, but for whether there was ever
+// a pool.
 func TestEmptiedIsLikeNew(t *testing.T) {
 	r, fresh := newFixture(t), newReplica()
 	r.do(t,
@@ -301,7 +305,7 @@ func TestEmptiedIsLikeNew(t *testing.T) {
 	}
 	r.do(t, &DeletePool{Name: "web"})
 	fresh = newReplica()
-	fresh.do(t, &InitCluster{ClusterID: "c1"})
+	fresh.do(t, &InitCluster{ClusterID: "c1"}, &CreatePool{Pool: Pool{Name: "other"}}, &DeletePool{Name: "other"})
 	if got, want := r.View().Digest(), fresh.View().Digest(); got != want {
 		t.Errorf("got digest %s, want %s", got, want)
 	}

@@ -28,6 +28,9 @@ type content struct {
 	ClusterID string  `json:"cluster_id"`
 	Routes    []Route `json:"routes"` // sorted by host, then path
 	Pools     []*Pool `json:"pools"`  // sorted by name
+	// HadPools is true once there was a pool, although all may be gone: a cluster
+	// that was emptied is not seeded again.
+	HadPools bool `json:"had_pools"`
 }
 
 func newView(index uint64, c content) *View {
@@ -102,6 +105,7 @@ func (c *content) check() error {
 // putPool gives c a pool slice of its own with p in it, so that older views keep
 // theirs.
 func (c *content) putPool(p *Pool) {
+	c.HadPools = true
 	i, found := c.findPool(p.Name)
 	if !found {
 		c.Pools = slices.Insert(slices.Clone(c.Pools), i, p)
