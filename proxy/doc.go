@@ -8,8 +8,9 @@
 // when the backend goes or moves.
 //
 // Only forward.go knows how a request is carried to a backend; server.go,
-// handler.go and message.go deal with the client. Routes, pools, picking, the retry
-// budget and timeouts know of neither.
+// handler.go and message.go deal with the client; strict.go says what is refused of
+// either although the engine could read it. Routes, pools, picking, the retry budget
+// and timeouts know of neither.
 //
 // Invariants: a request reads one immutable table and takes no lock on its way. A
 // request that may have reached a backend is sent to another only if its method is

@@ -19,9 +19,9 @@ var (
 	errClientStalled  = errors.New("the client made no progress within the request timeout")
 )
 
-// errUnwantedUpgrade is an answer, if a wrong one: the backend has the request, and
-// the engine may still be sending it the body.
-var errUnwantedUpgrade = errors.New("the backend switched to a protocol that was not asked for")
+// errBadAnswer is an answer, if a useless one: the backend has the request, and the
+// engine may still be sending it the body.
+var errBadAnswer = errors.New("the answer of the backend cannot be passed on")
 
 // connectError is a failure to connect to a backend, so that nothing of the
 // request was sent.
@@ -76,7 +76,7 @@ func (e *exchange) next(err error) *balance.Target {
 // repeatable says whether the request may go to another backend: nothing reached
 // the client, and either nothing was sent or sending it twice does no harm.
 func (e *exchange) repeatable(err error) bool {
-	if e.ctx.Err() != nil || e.out.begun() || errors.Is(err, errUnwantedUpgrade) {
+	if e.ctx.Err() != nil || e.out.begun() || errors.Is(err, errBadAnswer) {
 		return false
 	}
 	return notSent(err) || idempotent(e.method) && !e.body.touched()

@@ -83,12 +83,14 @@ func (f *forwarder) forward(e *exchange, r *http.Request) {
 		http.NewResponseController(e.out).EnableFullDuplex()
 	}
 	f.reverse.ServeHTTP(e.out, r)
+	e.out.dropTrailers()
 }
 
 // rewrite makes the request that goes out, but for its target.
 func rewrite(pr *httputil.ProxyRequest) {
 	setRequestHeader(pr.Out.Header, pr.In)
 	hideIdempotencyKeys(pr.Out.Header)
+	pr.Out.Trailer = nil // it would be announced but, coming after the body, never sent
 	in := pr.In.URL
 	pr.Out.URL = &url.URL{Path: in.Path, RawPath: in.RawPath, RawQuery: in.RawQuery, ForceQuery: in.ForceQuery}
 	// An opaque URL goes out as it is, whereas a path may be escaped anew. One that
@@ -137,15 +139,17 @@ func (f *forwarder) try(e *exchange, target *balance.Target, req *http.Request) 
 		out.Body = e.body // whose Close does nothing, unlike that of req.Body
 	}
 	res, err := f.transport.RoundTrip(out)
-	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
-		return res, err
+	if err != nil {
+		return nil, err
 	}
-	if req.Header.Get("Upgrade") == "" || !strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
+	if err := checkAnswer(res, req); err != nil {
 		res.Body.Close()
-		return nil, errUnwantedUpgrade
+		return nil, err
 	}
-	// From here on the two ends say themselves when they have waited long enough.
-	e.watch.stop()
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		// From here on the two ends say themselves when they have waited long enough.
+		e.watch.stop()
+	}
 	return res, nil
 }
 

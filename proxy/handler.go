@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"time"
 )
 
@@ -21,6 +20,7 @@ type refusal struct {
 
 var (
 	badRequest = refusal{http.StatusBadRequest, "bad_request", "bad request"}
+	bigHeader  = refusal{http.StatusRequestHeaderFieldsTooLarge, "bad_request", "too many header fields"}
 	badMethod  = refusal{http.StatusMethodNotAllowed, "method", "method not allowed"}
 	noView     = refusal{http.StatusServiceUnavailable, "no_view", "this node has no configuration yet"}
 	noRoute    = refusal{http.StatusNotFound, "no_route", "no route for this host and path"}
@@ -35,6 +35,11 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	p.meter.count(began)
 	defer p.reportPanic()
 	out := &response{ResponseWriter: w}
+	if hasBody(r) && !r.ProtoAtLeast(1, 1) {
+		// A Transfer-Encoding beside the length was passed over, so that someone on
+		// the way may see the next request begin elsewhere.
+		out.Header().Set("Connection", "close")
+	}
 	name := ""
 	defer func() {
 		p.recorder.Request(name, methodLabel(r.Method), protocolLabel(r), out.code, time.Since(began))
@@ -76,6 +81,9 @@ func (p *Proxy) admit(r *http.Request) (*pool, *refusal) {
 	if malformed(r) {
 		return nil, &badRequest
 	}
+	if fields(r.Header) > maxFields {
+		return nil, &bigHeader
+	}
 	table := p.table.Load()
 	if table == nil {
 		return nil, &noView
@@ -84,21 +92,6 @@ func (p *Proxy) admit(r *http.Request) (*pool, *refusal) {
 		return pool, nil
 	}
 	return nil, &noRoute
-}
-
-// malformed says whether a request means nothing, or could mean something else to
-// a backend, although the server let it pass.
-func malformed(r *http.Request) bool {
-	switch {
-	case r.URL.Scheme != "" && r.URL.Scheme != "http" && r.URL.Scheme != "https":
-		return true
-	case !strings.HasPrefix(r.URL.Path, "/") && (r.URL.Path != "" || r.URL.Host == ""):
-		return true
-	case strings.Contains(r.RequestURI, "#"):
-		return true
-	default:
-		return r.Host == "" && r.ProtoAtLeast(1, 1)
-	}
 }
 
 func (p *Proxy) reject(out *response, r *http.Request, why *refusal) {

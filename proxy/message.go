@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -86,6 +89,7 @@ type response struct {
 
 	sent     atomic.Bool // something reached, or may have reached, the client
 	code     int         // 0 until there is a final answer
+	interim  int         // interim answers so far
 	hijacked bool
 }
 
@@ -98,6 +102,11 @@ func (w *response) begun() bool { return w.sent.Load() }
 func (w *response) WriteHeader(code int) {
 	if code == http.StatusContinue {
 		return
+	}
+	if code < 200 {
+		if w.interim++; w.interim > maxInterim {
+			return
+		}
 	}
 	w.sent.Store(true)
 	if code >= 200 {
@@ -123,6 +132,15 @@ func (w *response) addNothing() {
 	}
 }
 
+// dropTrailers removes from the backend's trailers what belongs in the header: a
+// client that merges the two would take the answer for another.
+func (w *response) dropTrailers() {
+	maps.DeleteFunc(w.Header(), func(name string, _ []string) bool {
+		field, isTrailer := strings.CutPrefix(name, http.TrailerPrefix)
+		return isTrailer && headerOnly(field)
+	})
+}
+
 // Write implements io.Writer.
 func (w *response) Write(p []byte) (int, error) {
 	w.touch()
@@ -146,9 +164,35 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err == nil {
 		w.hijacked, w.code = true, http.StatusSwitchingProtocols
 		w.sent.Store(true)
+		conn = withEarly(conn, rw.Reader)
 	}
 	return conn, rw, err
 }
+
+// halfCloser is a connection that can end one direction.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// earlyConn is a connection of which bytes were read ahead.
+type earlyConn struct {
+	halfCloser
+	all io.Reader
+}
+
+// withEarly gives conn with the bytes that are buffered in front of it.
+func withEarly(conn net.Conn, buffered *bufio.Reader) net.Conn {
+	whole, ok := conn.(halfCloser)
+	early, _ := buffered.Peek(buffered.Buffered())
+	if !ok || len(early) == 0 {
+		return conn
+	}
+	return &earlyConn{whole, io.MultiReader(bytes.NewReader(early), conn)}
+}
+
+// Read implements io.Reader.
+func (c *earlyConn) Read(p []byte) (int, error) { return c.all.Read(p) }
 
 // refuse answers with a short text instead of a backend's answer. It closes the
 // connection, unless the next request on it may fare better and can be found.

@@ -101,8 +101,8 @@ func runBackendRemove(ctx context.Context, args []string, stdout, _ io.Writer) e
 	if err := client.RemoveBackend(ctx, *pool, words[0]); err != nil {
 		return fmt.Errorf("cannot remove backend %q from pool %q: %w", words[0], *pool, err)
 	}
-	c.say("removed %s from pool %s", words[0], *pool)
-	return nil
+	removed := map[string]string{"pool": *pool, "name": words[0]}
+	return c.print(removed, func(w io.Writer) { fmt.Fprintf(w, "removed %s from pool %s\n", words[0], *pool) })
 }
 
 func runBackendSet(ctx context.Context, args []string, stdout, _ io.Writer) error {

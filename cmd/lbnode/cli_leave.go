@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 )
 
@@ -18,6 +19,6 @@ func runLeave(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if err := client.Leave(ctx); err != nil {
 		return err
 	}
-	c.say("the node at %s has left its cluster and stops", c.admin)
-	return nil
+	left := map[string]string{"admin": c.admin}
+	return c.print(left, func(w io.Writer) { fmt.Fprintf(w, "the node at %s has left its cluster and stops\n", c.admin) })
 }

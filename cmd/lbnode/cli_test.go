@@ -244,6 +244,9 @@ func TestJSON(t *testing.T) {
 		{"status", &admin.ClusterView{}},
 		{"members", &[]admin.Node{}},
 		{"version", &map[string]string{}},
+		{"route rm a.example", &map[string]string{}},
+		{"backend rm web-1", &map[string]string{}},
+		{"leave", &map[string]string{}},
 	} {
 		decoder := json.NewDecoder(strings.NewReader(mustRun(t, test.line+" -o json")))
 		decoder.DisallowUnknownFields()
@@ -252,11 +255,6 @@ func TestJSON(t *testing.T) {
 		}
 		if decoder.More() {
 			t.Errorf("lbnode %s -o json: printed more than one value", test.line)
-		}
-	}
-	for _, line := range []string{"route rm a.example -o json", "backend rm web-1 -o json"} {
-		if got := mustRun(t, line); got != "" {
-			t.Errorf("lbnode %s: got %q, want nothing, for the API answers nothing", line, got)
 		}
 	}
 }

@@ -27,14 +27,6 @@ func (c *invocation) print(value any, table func(io.Writer)) error {
 	return nil
 }
 
-// say tells a person what was done; where JSON is asked for, there is nothing to
-// tell.
-func (c *invocation) say(format string, args ...any) {
-	if c.output == "table" {
-		fmt.Fprintf(c.stdout, format+"\n", args...)
-	}
-}
-
 func yesNo(b bool) string {
 	if b {
 		return "yes"

@@ -74,8 +74,8 @@ func runRouteRemove(ctx context.Context, args []string, stdout, _ io.Writer) err
 	if err := client.RemoveRoute(ctx, host, path); err != nil {
 		return fmt.Errorf("cannot remove the route %q: %w", words[0], err)
 	}
-	c.say("removed the route for %s%s", host, path)
-	return nil
+	removed := map[string]string{"host": host, "path": path}
+	return c.print(removed, func(w io.Writer) { fmt.Fprintf(w, "removed the route for %s%s\n", host, path) })
 }
 
 // splitMatch takes "example.com/api" apart; without a path it is "/".
