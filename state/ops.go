@@ -53,13 +53,12 @@ func (op *Seed) apply(c *content, at int64) *Error {
 	if c.HadPools {
 		return nil
 	}
-	for _, b := range op.Backends {
-		add := AddBackend{Pool: DefaultPool, Backend: b}
-		if err := add.apply(c, at); err != nil {
-			return err
-		}
+	if len(op.Backends) == 0 {
+		return nil
 	}
-	return nil
+	pool := Pool{Name: DefaultPool}.withDefaults()
+	_, err := c.addBackends(&pool, op.Backends, at)
+	return err
 }
 
 // CreatePool makes a pool, with any backends it names.
@@ -78,13 +77,9 @@ func (op *CreatePool) apply(c *content, at int64) *Error {
 	if err := pool.validate(); err != nil {
 		return err
 	}
-	c.putPool(&pool)
-	for i, b := range op.Pool.Backends {
-		add := AddBackend{Pool: pool.Name, Backend: b}
-		if err := add.apply(c, at); err != nil {
-			err.Field = fmt.Sprintf("backends[%d].%s", i, err.Field)
-			return err
-		}
+	if i, err := c.addBackends(&pool, op.Pool.Backends, at); err != nil {
+		err.Field = fmt.Sprintf("backends[%d].%s", i, err.Field)
+		return err
 	}
 	return nil
 }
@@ -144,17 +139,31 @@ func (op *AddBackend) apply(c *content, at int64) *Error {
 	if err != nil {
 		return err
 	}
-	b := op.Backend.withDefaults()
-	b.Health, b.Since = Starting, at
-	if err := b.validate(); err != nil {
-		return err
+	_, err = c.addBackends(pool, []Backend{op.Backend}, at)
+	return err
+}
+
+// addBackends puts backends at the end of a pool that is not shared with any view
+// yet, and the pool into c. The first one that may not go in is returned with the
+// reason.
+func (c *content) addBackends(pool *Pool, backends []Backend, at int64) (int, *Error) {
+	if len(pool.Backends)+len(backends) > maxBackends {
+		return len(backends) - 1, invalid("name", "is one too many: a pool may have %d backends", maxBackends)
 	}
-	if err := c.unique(pool, &b); err != nil {
-		return err
+	taken := c.taken(pool)
+	for i, b := range backends {
+		b = b.withDefaults()
+		b.Health, b.Since = Starting, at
+		if err := b.validate(); err != nil {
+			return i, err
+		}
+		if err := taken.add(&b); err != nil {
+			return i, err
+		}
+		pool.Backends = append(pool.Backends, b)
 	}
-	pool.Backends = append(pool.Backends, b)
 	c.putPool(pool)
-	return nil
+	return 0, nil
 }
 
 // poolForBackend returns a copy of the pool for a new backend to go into.
@@ -169,23 +178,38 @@ func (c *content) poolForBackend(name string) (*Pool, *Error) {
 	return &pool, nil
 }
 
-// unique says whether b may go into the pool: its name and address must be new
-// to the pool, its id new to the cluster.
-func (c *content) unique(pool *Pool, b *Backend) *Error {
-	for i := range pool.Backends {
-		other := &pool.Backends[i]
-		if other.Name == b.Name {
-			return exists("name", "backend", b.Name)
-		}
-		if err := other.sameAddress(b); err != nil {
-			return err
-		}
-	}
+// taken is what a new backend of a pool must not repeat.
+type taken struct {
+	names map[string]bool     // in the pool
+	addrs map[string]*Backend // in the pool
+	ids   map[string]bool     // in the cluster
+}
+
+func (c *content) taken(pool *Pool) *taken {
+	t := &taken{map[string]bool{}, map[string]*Backend{}, map[string]bool{}}
 	for _, p := range c.Pools {
-		if slices.ContainsFunc(p.Backends, func(o Backend) bool { return o.ID == b.ID }) {
-			return exists("id", "backend", b.ID)
+		for i := range p.Backends {
+			t.ids[p.Backends[i].ID] = true
 		}
 	}
+	for i := range pool.Backends {
+		b := &pool.Backends[i]
+		t.names[b.Name], t.addrs[b.Addr()] = true, b
+	}
+	return t
+}
+
+func (t *taken) add(b *Backend) *Error {
+	if t.names[b.Name] {
+		return exists("name", "backend", b.Name)
+	}
+	if other := t.addrs[b.Addr()]; other != nil {
+		return other.sameAddress(b)
+	}
+	if t.ids[b.ID] {
+		return exists("id", "backend", b.ID)
+	}
+	t.names[b.Name], t.addrs[b.Addr()], t.ids[b.ID] = true, b, true
 	return nil
 }
 
@@ -274,9 +298,7 @@ type PutRoute struct {
 func (*PutRoute) kind() string { return "put_route" }
 
 func (op *PutRoute) apply(c *content, _ int64) *Error {
-	route := op.Route
-	route.Host = canonicalHost(route.Host)
-	route.Path = either(route.Path, "/")
+	route := op.Route.canonical()
 	if err := route.validate(); err != nil {
 		return err
 	}
@@ -302,7 +324,7 @@ type RemoveRoute struct {
 func (*RemoveRoute) kind() string { return "remove_route" }
 
 func (op *RemoveRoute) apply(c *content, _ int64) *Error {
-	route := Route{Host: canonicalHost(op.Host), Path: either(op.Path, "/")}
+	route := Route{Host: op.Host, Path: op.Path}.canonical()
 	i, found := c.findRoute(route)
 	if !found {
 		return notFound("route", route.Host+route.Path)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -335,5 +336,61 @@ func TestBackFromMaintenanceIsStarting(t *testing.T) {
 		if got := m.View().Pool(DefaultPool).Backend("b").Health; got != step.want {
 			t.Errorf("step %d: got %s, want %s", i, got, step.want)
 		}
+	}
+}
+
+// Spellings that the proxy treats alike are one route.
+func TestRouteHasOneSpelling(t *testing.T) {
+	r := newReplica()
+	r.do(t, &CreatePool{Pool: Pool{Name: "p"}},
+		&PutRoute{Route: Route{Host: "Example.com.", Path: "/api/", Pool: "p"}},
+		&PutRoute{Route: Route{Host: "example.com", Path: "/api", Pool: "p"}},
+		&PutRoute{Route: Route{Path: "//", Pool: "p"}},
+		&PutRoute{Route: Route{Pool: "p"}})
+	want := []Route{{Path: "/", Pool: "p"}, {Host: "example.com", Path: "/api", Pool: "p"}}
+	if got := r.View().Routes; !slices.Equal(got, want) {
+		t.Errorf("got routes %v, want %v", got, want)
+	}
+	r.do(t, &RemoveRoute{Host: "EXAMPLE.com.", Path: "/api/"})
+	if got := len(r.View().Routes); got != 1 {
+		t.Errorf("got %d routes after removing one by another spelling, want 1", got)
+	}
+	for _, path := range []string{"/a?b", "/a#b", "/%zz", "a"} {
+		if result := r.commit(t, Command{Op: &PutRoute{Route: Route{Path: path, Pool: "p"}}}); result.Err == nil || result.Err.Field != "path" {
+			t.Errorf("path %q: got %v, want it refused", path, result.Err)
+		}
+	}
+}
+
+// Some resolvers take these for addresses, others for names.
+func TestNumericHostsAreRefused(t *testing.T) {
+	for _, host := range []string{"0", "127.1", "0x7f.1", "0x7f000001", "10.0.0.256", "a.1", "a.0x"} {
+		if validHost(host) {
+			t.Errorf("%q is accepted", host)
+		}
+	}
+	for _, host := range []string{"10.0.0.1", "::1", "web1", "1a", "1.example.com", "a.x1"} {
+		if !validHost(host) {
+			t.Errorf("%q is refused", host)
+		}
+	}
+}
+
+// A pool of the most backends is made in one command without holding up the log,
+// and not one more goes in.
+func TestPoolOfMostBackends(t *testing.T) {
+	var many []Backend
+	for i := range maxBackends {
+		id := "many-" + strconv.Itoa(i)
+		many = append(many, Backend{ID: id, Name: id, Host: "h", Port: 1 + i})
+	}
+	r := newReplica()
+	r.do(t, &CreatePool{Pool: Pool{Name: "p", Backends: many}})
+	if got := len(r.View().Pool("p").Backends); got != maxBackends {
+		t.Errorf("got %d backends, want %d", got, maxBackends)
+	}
+	result := r.commit(t, Command{Op: &AddBackend{Pool: "p", Backend: Backend{ID: "x", Name: "x", Host: "x", Port: 1}}})
+	if result.Err == nil || result.Err.Code != Invalid {
+		t.Errorf("got %v, want one more refused", result.Err)
 	}
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"net/netip"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -12,10 +13,14 @@ import (
 var (
 	namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 	hostPattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$`)
+	// numericEnd is of hosts that some resolvers take for IPv4 addresses in an odd
+	// spelling, such as 127.1 or 0x7f000001.
+	numericEnd = regexp.MustCompile(`(^|\.)([0-9]+|0[xX][0-9A-Fa-f]*)\.?$`)
 )
 
 const (
 	maxWeight   = 256
+	maxBackends = 4096 // in a pool
 	maxDuration = 24 * time.Hour
 	minInterval = 10 * time.Millisecond
 )
@@ -90,8 +95,11 @@ func (r *Route) validate() *Error {
 	if r.Host != "" && !validHost(r.Host) {
 		return invalid("host", "must be a host name or empty for any, not %q", r.Host)
 	}
-	if !strings.HasPrefix(r.Path, "/") || !printable(r.Path) {
-		return invalid("path", "must begin with / and hold no space or control character, not %q", r.Path)
+	if !strings.HasPrefix(r.Path, "/") || !printable(r.Path) || strings.ContainsAny(r.Path, "?#") {
+		return invalid("path", "must begin with / and hold no space, control character, ? or #, not %q", r.Path)
+	}
+	if _, err := url.PathUnescape(r.Path); err != nil {
+		return invalid("path", "must be escaped as in a URL, not %q", r.Path)
 	}
 	return validName("pool", r.Pool)
 }
@@ -109,7 +117,7 @@ func validHost(host string) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.Zone() == ""
 	}
-	return len(host) <= 253 && hostPattern.MatchString(host)
+	return len(host) <= 253 && hostPattern.MatchString(host) && !numericEnd.MatchString(host)
 }
 
 // canonicalHost gives the one spelling under which hosts are kept, so that two
@@ -119,6 +127,14 @@ func canonicalHost(host string) string {
 		return addr.Unmap().String()
 	}
 	return strings.ToLower(host)
+}
+
+// canonical gives the one spelling of a route: what the proxy treats alike is one
+// route.
+func (r Route) canonical() Route {
+	r.Host = strings.TrimSuffix(canonicalHost(r.Host), ".")
+	r.Path = either(strings.TrimRight(r.Path, "/"), "/")
+	return r
 }
 
 func validDuration(field string, d Duration, least, most time.Duration) *Error {

@@ -56,7 +56,7 @@ func TestClientRoundTrip(t *testing.T) {
 		t.Errorf("backends: got %+v, want only %+v", backends, *b)
 	}
 
-	route, err := client.PutRoute(ctx, Route{Host: "a.example", Path: "/x?&y", Pool: "web"})
+	route, err := client.PutRoute(ctx, Route{Host: "a.example", Path: "/x=&y", Pool: "web"})
 	must(err)
 	routes, err := client.Routes(ctx)
 	must(err)

@@ -63,6 +63,7 @@ func TestBadCommandLine(t *testing.T) {
 		{[]string{"-backend", "10.0.0.1:80"}, []string{"-backend", "10.0.0.1:80"}},
 		{[]string{"backend", "ad"}, []string{"ad", `"add"`}},
 		{[]string{"status", "-o", "xml"}, []string{"xml"}},
+		{[]string{"status", "-admin", "https://10.0.0.1:8404"}, []string{"-admin", "https://10.0.0.1:8404"}},
 	} {
 		refused(t, 2, test.words, test.args...)
 	}

@@ -102,7 +102,8 @@ func parseFlags(args []string) (*nodeFlags, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s%s; lbnode help lists the flags", errUsage, err, suggestFlag(err, fs))
+		text := strings.TrimPrefix(err.Error(), "error parsing commandline arguments: ")
+		return nil, fmt.Errorf("%w: %s%s; lbnode help lists the flags", errUsage, text, suggestFlag(err, fs))
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("%w: unexpected %q after the flags; lists are separated by commas, without spaces", errUsage, fs.Arg(0))
