@@ -98,7 +98,7 @@ func (c *invocation) given(name string) bool {
 }
 
 func (c *invocation) client() (*admin.Client, error) {
-	if strings.Contains(c.admin, "/") {
+	if plain := strings.TrimSuffix(strings.TrimPrefix(c.admin, "http://"), "/"); strings.Contains(plain, "/") {
 		return nil, fmt.Errorf("%w: -admin %q is not an address such as 127.0.0.1:8404", errUsage, c.admin)
 	}
 	if c.tokenFile == "" {
