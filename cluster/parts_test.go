@@ -32,7 +32,7 @@ func TestParseJoin(t *testing.T) {
 			t.Errorf("%q: got %v, %v, want %s", test.entry, targets, err, test.want)
 		}
 	}
-	for _, entry := range []string{"", ":7946", "lb1:", "lb1:0", "lb1:65536", "lb1:http", "a b", "lb1/x", "http://lb1:7946", "srv:", "[::1", "1:2:x"} {
+	for _, entry := range []string{"", ":7946", "lb1:", "lb1:0", "lb1:65536", "lb1:http", "a b", "lb1/x", "http://lb1:7946", "srv:", "[::1", "1:2:x", "10.0.0.300", "10.0.0.3.4:7946"} {
 		if _, err := ParseJoin([]string{"lb1", entry}, 7946); err == nil || !strings.Contains(err.Error(), `"`+entry+`"`) {
 			t.Errorf("%q: got %v, want an error that names it", entry, err)
 		}

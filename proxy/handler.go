@@ -91,6 +91,9 @@ func (p *Proxy) admit(r *http.Request) (*pool, *refusal) {
 	if pool := table.route(r.Host, r.URL.Path); pool != nil {
 		return pool, nil
 	}
+	if len(table.hosts) == 0 {
+		return nil, &noBackend // nothing is set up yet: that is no fault of the request
+	}
 	return nil, &noRoute
 }
 

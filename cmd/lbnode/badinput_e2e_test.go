@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -100,6 +101,18 @@ func TestBadSettings(t *testing.T) {
 	}
 }
 
+// A misspelt variable would found a cluster of one; others are a platform's own.
+func TestMisspeltEnvironment(t *testing.T) {
+	t.Setenv("LBNODE_SERVICE_HOST", "10.0.0.1")
+	if _, err := parseFlags(nil); err != nil {
+		t.Errorf("got %v for a variable that is like no flag", err)
+	}
+	t.Setenv("LBNODE_JION", "10.0.0.1")
+	if _, err := parseFlags(nil); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "LBNODE_JOIN") {
+		t.Errorf("got %v, want the misspelt variable refused", err)
+	}
+}
+
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -190,6 +203,9 @@ func TestWaitingIsExplained(t *testing.T) {
 	})
 	if code := statusOf(t, "http://"+nodes[0].admin+"/readyz"); code != 503 {
 		t.Errorf("got %d from /readyz, want 503 before there is a view", code)
+	}
+	if code := statusOf(t, "http://"+nodes[0].http+"/"); code != 503 {
+		t.Errorf("got %d for traffic, want 503 before there is a view", code)
 	}
 	nodes[1].start()
 	eventually(t, 20*time.Second, "the two form a cluster", func() bool { v := nodes[0].view(); return v != nil && v.Healthy })

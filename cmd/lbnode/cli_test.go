@@ -302,3 +302,31 @@ func TestHelpOfACommand(t *testing.T) {
 		}
 	}
 }
+
+func TestConditionNamesWhatIsWrong(t *testing.T) {
+	healthy := func() *admin.ClusterView {
+		return &admin.ClusterView{Healthy: true, Agreement: true, Leader: "lb1", Pools: []admin.ClusterPool{
+			{Name: "web", HealthyBackends: 1, Backends: []admin.ClusterBackend{{Name: "web-1", Admin: state.Ready}}},
+			{Name: "resting", Backends: []admin.ClusterBackend{{Name: "web-2", Admin: state.Maint}}},
+		}}
+	}
+	if err := condition(healthy()); err != nil {
+		t.Errorf("got %v, want nothing wrong", err)
+	}
+	for want, spoil := range map[string]func(*admin.ClusterView){
+		"pool web has no healthy backend": func(v *admin.ClusterView) { v.Pools[0].HealthyBackends = 0 },
+		"node lb3 has stopped": func(v *admin.ClusterView) {
+			v.Healthy, v.Nodes = false, []admin.Node{{Name: "lb3", Status: cluster.Left, Voter: true}}
+		},
+		"node lb3 is failed": func(v *admin.ClusterView) {
+			v.Healthy, v.Nodes = false, []admin.Node{{Name: "lb3", Status: cluster.Failed}}
+		},
+		"no leader": func(v *admin.ClusterView) { v.Healthy, v.Leader = false, "" },
+	} {
+		view := healthy()
+		spoil(view)
+		if err := condition(view); !errors.Is(err, errDegraded) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error that says %q", err, want)
+		}
+	}
+}

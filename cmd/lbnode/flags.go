@@ -94,6 +94,9 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 func parseFlags(args []string) (*nodeFlags, error) {
 	f := &nodeFlags{}
 	fs := newFlagSet(f)
+	if err := checkEnvironment(fs); err != nil {
+		return nil, err
+	}
 	err := ff.Parse(fs, args,
 		ff.WithEnvVarPrefix("LBNODE"),
 		ff.WithConfigFileFlag("config"),
@@ -113,6 +116,24 @@ func parseFlags(args []string) (*nodeFlags, error) {
 	}
 	f.keepToLoopback()
 	return f, nil
+}
+
+// checkEnvironment refuses a variable that looks like a misspelt twin of a flag.
+// Others pass: a platform may set some of its own, such as LBNODE_SERVICE_HOST.
+func checkEnvironment(fs *flag.FlagSet) error {
+	var twins []string
+	fs.VisitAll(func(f *flag.Flag) { twins = append(twins, strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))) })
+	for _, setting := range os.Environ() {
+		name, _, _ := strings.Cut(setting, "=")
+		twin, ours := strings.CutPrefix(name, "LBNODE_")
+		if !ours || slices.Contains(twins, twin) {
+			continue
+		}
+		if near := admin.Nearest(twin, twins); near != "" {
+			return fmt.Errorf("%w: unknown environment variable %s (did you mean LBNODE_%s?)", errUsage, name, near)
+		}
+	}
+	return nil
 }
 
 // keepToLoopback makes a bare `lbnode` safe and easy: without peers and without

@@ -134,6 +134,9 @@ func (n *node) stop(ctx context.Context) {
 }
 
 func (n *node) viewChanged(v *state.View) {
+	if v.Index == 0 {
+		return // nothing was ever agreed; without a view the proxy says so
+	}
 	n.proxy.SetView(v)
 	n.checker.Update(v, n.cluster.Observes())
 }

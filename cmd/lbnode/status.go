@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"lbnode/cluster"
 	"lbnode/cluster/admin"
+	"lbnode/state"
 )
 
 // runStatus shows the whole cluster as the asked node sees it. Its error wraps
@@ -64,20 +66,24 @@ func contact(n *admin.Node) string {
 	return fmt.Sprintf("%dms", n.LastContactMS)
 }
 
-// condition is nil for a healthy cluster, else errDegraded and what is wrong.
+// condition is nil for a healthy cluster whose pools can answer, else errDegraded
+// and what is wrong.
 func condition(view *admin.ClusterView) error {
-	if view.Healthy {
+	wrong := deadPools(view)
+	if view.Healthy && len(wrong) == 0 {
 		return nil
 	}
-	var wrong []string
 	if view.Degraded != "" {
 		wrong = append(wrong, view.Degraded)
 	} else if view.Leader == "" {
 		wrong = append(wrong, "no leader")
 	}
 	for _, n := range view.Nodes {
-		if n.Status == cluster.Suspect || n.Status == cluster.Failed {
+		switch {
+		case n.Status == cluster.Suspect || n.Status == cluster.Failed:
 			wrong = append(wrong, fmt.Sprintf("node %s is %s", n.Name, n.Status))
+		case n.Status == cluster.Left && n.Voter:
+			wrong = append(wrong, fmt.Sprintf("node %s has stopped", n.Name))
 		}
 	}
 	if !view.Agreement {
@@ -87,4 +93,16 @@ func condition(view *admin.ClusterView) error {
 		return errDegraded
 	}
 	return fmt.Errorf("%w: %s", errDegraded, strings.Join(wrong, "; "))
+}
+
+// deadPools complains of pools whose backends are wanted and all unhealthy.
+func deadPools(view *admin.ClusterView) []string {
+	var dead []string
+	for _, p := range view.Pools {
+		wanted := slices.ContainsFunc(p.Backends, func(b admin.ClusterBackend) bool { return b.Admin == state.Ready })
+		if wanted && p.HealthyBackends == 0 {
+			dead = append(dead, fmt.Sprintf("pool %s has no healthy backend", p.Name))
+		}
+	}
+	return dead
 }
