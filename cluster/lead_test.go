@@ -90,7 +90,9 @@ func TestNodeMovesAfterACrash(t *testing.T) {
 	cfg.Name, cfg.Bind, cfg.Raft = "renamed", freeAddr(t), freeAddr(t)
 	cfg.Join = []string{nodes[1].cfg.Bind, cfg.Bind}
 	nodes[0] = start(t, cfg)
-	eventually(t, waitLong, "the members have its new address and are three", func() bool {
+	// The others must first give the old address up; if that takes longer than the
+	// next try to rejoin, it is two rounds of rejoinEvery.
+	eventually(t, 2*waitLong, "the members have its new address and are three", func() bool {
 		return !slices.ContainsFunc(nodes, func(n *node) bool {
 			s, _ := findServer(n.servers(), nodes[0].ID())
 			return string(s.Address) != cfg.Raft || len(n.servers()) != 3 || !n.Status(t.Context()).Healthy
