@@ -23,6 +23,7 @@ const (
 	promisePath = "/node/v1/promise"
 	proposePath = "/node/v1/propose"
 	observePath = "/node/v1/observe"
+	barrierPath = "/node/v1/barrier"
 	reportPath  = "/node/v1/report"
 	raftPath    = "/node/v1/raft"
 	removePath  = "/node/v1/remove"
@@ -67,6 +68,12 @@ type raftReply struct {
 	LastContact time.Duration `json:"last_contact"`
 }
 
+// barrierReply is the index of the view that holds all that was committed before
+// the barrier.
+type barrierReply struct {
+	Index uint64 `json:"index"`
+}
+
 // removeCall asks the leader to take a node out of Raft.
 type removeCall struct {
 	ID string `json:"id"`
@@ -82,6 +89,7 @@ type answering interface {
 	proposed(context.Context, proposeCall) (state.Result, error)
 	observed(observeCall) error
 	report() Report
+	barrier(context.Context) (barrierReply, error)
 	raftState() raftReply
 	remove(context.Context, removeCall) error
 }
@@ -94,6 +102,7 @@ type callServer struct {
 
 func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
 	routes := http.NewServeMux()
+	routes.Handle("POST "+barrierPath, answer(func(ctx context.Context, _ none) (barrierReply, error) { return node.barrier(ctx) }))
 	routes.Handle("POST "+helloPath, answer(func(context.Context, none) (helloReply, error) { return node.hello(), nil }))
 	routes.Handle("POST "+promisePath, answer(func(_ context.Context, c promiseCall) (none, error) { return none{}, node.promise(c) }))
 	routes.Handle("POST "+proposePath, answer(node.proposed))
@@ -123,7 +132,8 @@ func (s *callServer) stop() {
 }
 
 // answer makes a handler of a function from a call to its reply. A node that is
-// not the leader says so with 421; every other failure is a 500 with its text.
+// not the leader says so with 421, one that does not know the outcome with 504;
+// every other failure is a 500 with its text.
 func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var call Call
@@ -135,6 +145,8 @@ func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http
 		switch {
 		case errors.Is(err, errNotLeader):
 			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+		case errors.Is(err, ErrUnknownOutcome):
+			http.Error(w, err.Error(), http.StatusGatewayTimeout)
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		default:
@@ -151,7 +163,11 @@ type caller struct {
 func newCaller(d *dialer) *caller {
 	return &caller{&http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return d.dial(ctx, addr, []byte{callConn})
+			conn, err := d.dial(ctx, addr, []byte{callConn})
+			if err != nil {
+				err = fmt.Errorf("%w: %w", errUnreached, err)
+			}
+			return conn, err
 		},
 		MaxIdleConnsPerHost: 4,
 		IdleConnTimeout:     time.Minute,
@@ -161,7 +177,9 @@ func newCaller(d *dialer) *caller {
 func (c *caller) stop() { c.http.CloseIdleConnections() }
 
 // call sends in to the node at addr, an address of its Raft port, and reads its
-// answer into out.
+// answer into out. Its error wraps errNotLeader if the node is not the leader and
+// errUnreached if the call never left; after any other but a refusal, the node may
+// have done what it was asked, and the error wraps ErrUnknownOutcome.
 func (c *caller) call(ctx context.Context, addr, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -172,17 +190,26 @@ func (c *caller) call(ctx context.Context, addr, path string, in, out any) error
 		return err
 	}
 	response, err := c.http.Do(request)
-	if err != nil {
+	if errors.Is(err, errUnreached) {
 		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
 	defer response.Body.Close()
 	limited := io.LimitReader(response.Body, maxCall)
 	if response.StatusCode == http.StatusOK {
-		return json.NewDecoder(limited).Decode(out)
+		if err := json.NewDecoder(limited).Decode(out); err != nil {
+			return fmt.Errorf("%w: cannot read the answer: %w", ErrUnknownOutcome, err)
+		}
+		return nil
 	}
 	text, _ := io.ReadAll(io.LimitReader(limited, 1024))
-	if response.StatusCode == http.StatusMisdirectedRequest {
+	switch response.StatusCode {
+	case http.StatusMisdirectedRequest:
 		return errNotLeader
+	case http.StatusGatewayTimeout:
+		return fmt.Errorf("%w: %s answered: %s", ErrUnknownOutcome, addr, bytes.TrimSpace(text))
 	}
 	return fmt.Errorf("%s answered: %s", addr, bytes.TrimSpace(text))
 }

@@ -97,12 +97,12 @@ func TestLoneRestartServesKeptView(t *testing.T) {
 		t.Errorf("got %d nodes, want 3: %+v", len(s.Nodes), s.Nodes)
 	}
 	eventually(t, 15*time.Second, "it says that it is degraded", func() bool { return alone.Status(t.Context()).Degraded != "" })
-	if _, err := alone.Propose(t.Context(), addBackend("web-2", 3002), 0); !errors.Is(err, ErrNoLeader) {
+	if _, err := alone.Propose(t.Context(), Write{Op: addBackend("web-2", 3002)}); !errors.Is(err, ErrNoLeader) {
 		t.Errorf("got %v, want ErrNoLeader", err)
 	}
 	start(t, nodes[0].cfg)
 	eventually(t, 20*time.Second, "two of three take writes", func() bool {
-		_, err := alone.Propose(t.Context(), addBackend("web-2", 3002), 0)
+		_, err := alone.Propose(t.Context(), Write{Op: addBackend("web-2", 3002)})
 		return err == nil
 	})
 	if alone.views.stale.Load() {
@@ -233,7 +233,7 @@ func TestLeaderChangesLoseAndDoubleNothing(t *testing.T) {
 func write(ctx context.Context, t *testing.T, n *node, prefix string) {
 	for i := 0; ctx.Err() == nil; i++ {
 		name := fmt.Sprintf("%s-%d", prefix, i)
-		result, err := n.Propose(context.WithoutCancel(ctx), &state.CreatePool{Pool: state.Pool{Name: name}}, 0)
+		result, err := n.Propose(context.WithoutCancel(ctx), Write{Op: &state.CreatePool{Pool: state.Pool{Name: name}}})
 		switch {
 		case err != nil:
 			t.Errorf("write %s: got %v, want an election waited out", name, err)
@@ -257,11 +257,11 @@ func TestLeaderThatIsCutOff(t *testing.T) {
 	lone, rest := nodes[i], slices.Delete(slices.Clone(nodes), i, i+1)
 	cutOff(nodes, lone, true)
 	kept := []string{"web-1", "web-3", "web-4"}
-	switch _, err := lone.Propose(t.Context(), addBackend("web-2", 3002), 0); {
+	switch _, err := lone.Propose(t.Context(), Write{Op: addBackend("web-2", 3002)}); {
 	case err == nil: // it was on its way before the links were cut
 		kept = append(kept, "web-2")
-	case !errors.Is(err, ErrNoLeader):
-		t.Errorf("got %v from a leader that is cut off, want ErrNoLeader", err)
+	case !errors.Is(err, ErrUnknownOutcome):
+		t.Errorf("got %v from a leader that is cut off, want ErrUnknownOutcome", err)
 	}
 	eventually(t, waitLong, "the lone leader steps down", func() bool { return lone.raft.State() != raft.Leader })
 	propose(t, rest[0], addBackend("web-3", 3003))

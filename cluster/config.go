@@ -63,19 +63,20 @@ type Config struct {
 // Times that the parts of this package share. They are variables of no Config
 // because no deployment has needed others.
 const (
-	waitingEvery    = 5 * time.Second        // between two lines that say what a node waits for
-	formRound       = 300 * time.Millisecond // between two looks at the listed peers
-	formGrace       = 5 * time.Second        // how long a node that may not found a cluster waits for one
-	promiseHolds    = 15 * time.Second       // how long a peer is bound to a founder
-	rejoinEvery     = 10 * time.Second       // between two tries to reach peers that are not alive
-	leaderlessAfter = 5 * time.Second        // without a leader: autonomous, writes refused at once
-	proposeWithin   = 10 * time.Second       // a write takes at most this long
-	callWithin      = 2 * time.Second        // a call to another node, unless it says otherwise
-	statusWithin    = 800 * time.Millisecond // for all nodes to answer when the cluster is shown
-	resendEvery     = 5 * time.Second        // between two reports of all observations
-	reportFresh     = 3 * resendEvery        // an older report counts for nothing
-	reconcileEvery  = time.Second            // between two looks of the leader at the members
-	removeDeadAfter = 10 * time.Minute       // a voter gone this long may be removed
+	waitingEvery    = 5 * time.Second         // between two lines that say what a node waits for
+	formRound       = 300 * time.Millisecond  // between two looks at the listed peers
+	formGrace       = 5 * time.Second         // how long a node that may not found a cluster waits for one
+	promiseHolds    = 15 * time.Second        // how long a peer is bound to a founder
+	rejoinEvery     = 10 * time.Second        // between two tries to reach peers that are not alive
+	leaderlessAfter = 5 * time.Second         // without a leader: autonomous, writes refused at once
+	proposeWithin   = 1900 * time.Millisecond // a write or consistent read takes at most this long
+	officeWithin    = 10 * time.Second        // what a leader does of its own accord takes at most this long
+	callWithin      = 2 * time.Second         // a call to another node, unless it says otherwise
+	statusWithin    = 800 * time.Millisecond  // for all nodes to answer when the cluster is shown
+	resendEvery     = 5 * time.Second         // between two reports of all observations
+	reportFresh     = 3 * resendEvery         // an older report counts for nothing
+	reconcileEvery  = time.Second             // between two looks of the leader at the members
+	removeDeadAfter = 10 * time.Minute        // a voter gone this long may be removed
 	maxVoters       = 5
 	minVoters       = 3 // the dead are not removed below this
 )

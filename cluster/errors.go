@@ -10,13 +10,22 @@ import (
 )
 
 var (
-	// ErrNoLeader: the cluster cannot take writes now, because no leader is known
-	// or none could commit in time. The write may be tried again.
+	// ErrNoLeader: the cluster cannot take the write now, and it has not happened.
+	// It may be tried again.
 	ErrNoLeader = errors.New("no leader")
+	// ErrUnknownOutcome: the write was handed over, but what became of it is not
+	// known: it has happened, may yet happen, or never will. Sent once more with the
+	// same request id, it takes effect once.
+	ErrUnknownOutcome = errors.New("the outcome is unknown")
+	// ErrHeldBack: a member of the cluster runs a version that does not understand
+	// the write, so it is not made until all are upgraded.
+	ErrHeldBack = errors.New("not every node understands this yet")
 	// ErrForeign: this node and the peer belong to different clusters.
 	ErrForeign = errors.New("belongs to another cluster")
 	// errNotLeader: the node asked is not the leader (any more).
 	errNotLeader = errors.New("not the leader")
+	// errUnreached: no connection to the node could be opened.
+	errUnreached = errors.New("cannot reach the node")
 )
 
 // reason puts the cause of a failed contact in a word or two.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -231,7 +232,13 @@ func addBackend(name string, port int) *state.AddBackend {
 
 func propose(t *testing.T, n *node, op state.Op) state.Result {
 	t.Helper()
-	result, err := n.Propose(t.Context(), op, 0)
+	var result state.Result
+	var err error
+	id := NewID()
+	eventually(t, waitLong, "a write is taken", func() bool { // an election may take longer than a write waits
+		result, err = n.Propose(t.Context(), Write{Op: op, RequestID: id})
+		return !errors.Is(err, ErrNoLeader) && !errors.Is(err, ErrUnknownOutcome)
+	})
 	if err != nil {
 		t.Fatalf("cannot propose on %s: %v", n.cfg.Name, err)
 	}

@@ -77,7 +77,7 @@ func (c *Cluster) lead(ctx context.Context) {
 // takeOffice waits until this node has applied all that earlier leaders
 // committed, and gives a new cluster its id and its first backends.
 func (c *Cluster) takeOffice(ctx context.Context) error {
-	if err := await(ctx, c.raft.Barrier(proposeWithin)); err != nil {
+	if err := await(ctx, c.raft.Barrier(officeWithin)); err != nil {
 		return fmt.Errorf("cannot catch up with the log: %w", err)
 	}
 	view := c.fsm.view()
@@ -105,7 +105,7 @@ func (c *Cluster) takeOffice(ctx context.Context) error {
 
 // applyOp commits an operation of the leader's own.
 func (c *Cluster) applyOp(ctx context.Context, op state.Op) error {
-	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
+	ctx, cancel := context.WithTimeout(ctx, officeWithin)
 	defer cancel()
 	data, err := state.Command{ID: NewID(), At: time.Now().UnixMilli(), Op: op}.Encode()
 	if err != nil {
@@ -141,7 +141,7 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 	servers := c.servers()
 	for _, gone := range append(c.departed(servers, missing, time.Now()), c.swapped(servers)...) {
 		c.log.Info("removing a node from raft", "id", gone.ID, "addr", gone.Address)
-		if err := await(ctx, c.raft.RemoveServer(gone.ID, 0, proposeWithin)); err != nil {
+		if err := await(ctx, c.raft.RemoveServer(gone.ID, 0, officeWithin)); err != nil {
 			return fmt.Errorf("cannot remove node %s: %w", gone.ID, err)
 		}
 	}
@@ -172,9 +172,9 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 func (c *Cluster) put(server raft.Server, isServer bool, m member) raft.Future {
 	id, addr := raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddr)
 	if isServer && server.Suffrage == raft.Voter {
-		return c.raft.AddVoter(id, addr, 0, proposeWithin)
+		return c.raft.AddVoter(id, addr, 0, officeWithin)
 	}
-	return c.raft.AddNonvoter(id, addr, 0, proposeWithin)
+	return c.raft.AddNonvoter(id, addr, 0, officeWithin)
 }
 
 // departed returns the members to remove: those that left for good, those whose
@@ -251,7 +251,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 
 // leaveRaft asks the leader to remove this node, again if leadership moves.
 func (c *Cluster) leaveRaft(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
+	ctx, cancel := context.WithTimeout(ctx, officeWithin)
 	defer cancel()
 	if err := c.gossip.tell(func(m *meta) { m.Going = leaves }); err != nil {
 		c.log.Debug("could not tell all nodes that this one leaves", "error", err)
@@ -286,5 +286,5 @@ func (c *Cluster) remove(ctx context.Context, call removeCall) error {
 		return errNotLeader
 	}
 	c.log.Info("removing a node that leaves", "id", call.ID)
-	return await(ctx, c.raft.RemoveServer(raft.ServerID(call.ID), 0, proposeWithin))
+	return await(ctx, c.raft.RemoveServer(raft.ServerID(call.ID), 0, officeWithin))
 }

@@ -15,20 +15,31 @@ import (
 // retryAfter is the pause between two tries to reach a leader.
 const retryAfter = 100 * time.Millisecond
 
-// Propose has the cluster agree on an operation. It works on any node and
-// returns when this node has applied it, so that the caller reads its own write
-// here. Unless ifIndex is 0, the operation fails with state.Stale if the view
-// has another index by then. A failure of the operation itself is in the Result;
-// the error is ErrNoLeader, with the reason, if the cluster could not take it
-// before ctx was done or 10 s had passed.
+// Write is a change that somebody asks for.
+type Write struct {
+	// Op is what to do.
+	Op state.Op
+	// IfIndex, unless 0, makes the write fail with state.Stale if the view has
+	// another index by then.
+	IfIndex uint64
+	// RequestID, unless empty, is the same for each try of one request: the write
+	// takes effect once, however often it is sent. It is unique to the request and
+	// its content.
+	RequestID string
+}
+
+// Propose has the cluster agree on a write. It works on any node and returns when
+// this node has applied it, so that the caller reads its own write here. A failure
+// of the operation itself is in the Result; the error is ErrNoLeader,
+// ErrUnknownOutcome or ErrHeldBack, with the reason, within 2 s or when ctx is done.
 //
 // While leadership changes, the same command is sent again: the machine knows it
 // by its id, so it takes effect once, whatever became of the first
 // (hashicorp/raft#561).
-func (c *Cluster) Propose(ctx context.Context, op state.Op, ifIndex uint64) (state.Result, error) {
+func (c *Cluster) Propose(ctx context.Context, w Write) (state.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
 	defer cancel()
-	command := state.Command{ID: NewID(), At: time.Now().UnixMilli(), IfIndex: ifIndex, Op: op}
+	command := state.Command{ID: nameOr(w.RequestID, NewID()), At: time.Now().UnixMilli(), IfIndex: w.IfIndex, Op: w.Op}
 	data, err := command.Encode()
 	if err != nil {
 		return state.Result{}, err
@@ -38,26 +49,37 @@ func (c *Cluster) Propose(ctx context.Context, op state.Op, ifIndex uint64) (sta
 		return result, err
 	}
 	if err := c.fsm.applied.wait(ctx, result.Index); err != nil {
-		return result, fmt.Errorf("%w: the change is committed, but this node has not caught up with it", ErrNoLeader)
+		return result, fmt.Errorf("%w: the change is committed, but this node has not caught up with it", ErrUnknownOutcome)
 	}
 	return result, nil
 }
 
+// commit sends a command to the leader until it is answered, refused, or there is
+// no more time.
 func (c *Cluster) commit(ctx context.Context, data []byte) (state.Result, error) {
-	began := time.Now()
+	began, unknown := time.Now(), false
 	for {
 		if why := c.degraded(); why != "" {
-			return state.Result{}, fmt.Errorf("%w: %s", ErrNoLeader, why)
+			return state.Result{}, fmt.Errorf("%w: %s", outcome(unknown), why)
 		}
 		result, err := c.commitOnce(ctx, data)
 		if err == nil {
 			return result, nil
 		}
+		unknown = unknown || errors.Is(err, ErrUnknownOutcome)
 		c.log.Debug("a write goes to the leader once more", "error", err)
 		if !pause(ctx, retryAfter) {
-			return state.Result{}, fmt.Errorf("%w: gave up after %s: %w", ErrNoLeader, time.Since(began).Round(time.Millisecond), err)
+			return state.Result{}, fmt.Errorf("%w: gave up after %s: %w", outcome(unknown), time.Since(began).Round(time.Millisecond), err)
 		}
 	}
+}
+
+// outcome is the error of a write that was given up.
+func outcome(unknown bool) error {
+	if unknown {
+		return ErrUnknownOutcome
+	}
+	return ErrNoLeader
 }
 
 func (c *Cluster) commitOnce(ctx context.Context, data []byte) (result state.Result, err error) {
@@ -68,20 +90,20 @@ func (c *Cluster) commitOnce(ctx context.Context, data []byte) (result state.Res
 	case c.id.nodeID():
 		return c.apply(ctx, data)
 	}
-	ctx, cancel := context.WithTimeout(ctx, callWithin)
-	defer cancel()
 	err = c.calls.call(ctx, addr, proposePath, proposeCall{Command: data}, &result)
 	return result, err
 }
 
-// apply commits a command on the leader.
+// apply commits a command on the leader. Its error is errNotLeader if the command
+// was surely not taken, else it wraps ErrUnknownOutcome.
 func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) {
 	future := c.raft.Apply(data, callWithin)
-	if err := await(ctx, future); err != nil {
-		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
-			err = fmt.Errorf("%w: %w", errNotLeader, err)
-		}
-		return state.Result{}, err
+	switch err := await(ctx, future); {
+	case err == nil:
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return state.Result{}, fmt.Errorf("%w: %w", errNotLeader, err)
+	default:
+		return state.Result{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
 	result, ok := future.Response().(state.Result)
 	if !ok {

@@ -61,6 +61,7 @@ func (c *Cluster) Status(ctx context.Context) Status {
 		s.Nodes = append(s.Nodes, n)
 	}
 	s.conclude()
+	s.Warnings = s.warnings()
 	return s
 }
 
@@ -102,6 +103,24 @@ func (s *Status) conclude() {
 	s.FailureTolerance = max(0, voting-s.Quorum)
 	s.Healthy = s.Leader != "" && s.Agreement && all && s.Degraded == ""
 	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+}
+
+// warnings gathers what the nodes complain of, and what the whole lacks.
+func (s *Status) warnings() []string {
+	var warnings []string
+	voting := 0
+	for _, n := range s.Nodes {
+		if n.Voter {
+			voting++
+		}
+		for _, problem := range n.Problems {
+			warnings = append(warnings, nameOr(n.Name, n.ID)+": "+problem)
+		}
+	}
+	if voting == 2 {
+		warnings = append(warnings, "two voters tolerate no failure: when either is lost, no change can be made; add a third node")
+	}
+	return warnings
 }
 
 // known returns the nodes that gossip knows and the members of Raft that it has

@@ -33,6 +33,9 @@ type Status struct {
 	Healthy bool
 	// Degraded is why this node cannot take writes, empty if it can.
 	Degraded string
+	// Warnings are sentences on what is not as it should be although the cluster
+	// works, such as a link that loses packets.
+	Warnings []string
 	// Nodes are all known nodes, sorted by name, then id.
 	Nodes []NodeStatus
 }
@@ -65,6 +68,8 @@ type Report struct {
 	// itself, negative if never.
 	LastContact time.Duration `json:"last_contact"`
 	Local       Local         `json:"local"`
+	// Problems are what the node has to complain of, such as its disk.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // ViewStatus says which view a node serves.

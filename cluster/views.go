@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,7 @@ type views struct {
 
 	current atomic.Pointer[state.View]
 	stale   atomic.Bool
+	risen   *broadcast // there is a newer view
 
 	publishing sync.Mutex // guards notify, and makes its calls one at a time
 	notify     func(*state.View)
@@ -40,7 +42,7 @@ type views struct {
 // read is not worth a node: the log has it all. A copy from another cluster would
 // hide this one's views for as long as its index is the higher.
 func openViews(dir, clusterID string, log *slog.Logger) *views {
-	v := &views{path: filepath.Join(dir, "view.json"), log: log, notify: func(*state.View) {}, save: make(chan struct{}, 1)}
+	v := &views{path: filepath.Join(dir, "view.json"), log: log, notify: func(*state.View) {}, risen: newBroadcast(), save: make(chan struct{}, 1)}
 	kept, err := readView(v.path)
 	if kept != nil && kept.ClusterID != clusterID {
 		err = fmt.Errorf("%s is of cluster %s, this node of %s", v.path, kept.ClusterID, nameOr(clusterID, "none"))
@@ -96,9 +98,26 @@ func (v *views) publish(next *state.View) {
 		return
 	}
 	v.notify(next)
+	v.risen.send()
 	select {
 	case v.save <- struct{}{}:
 	default:
+	}
+}
+
+// newer waits for a view with a higher index, or for ctx, and returns the view
+// there is then.
+func (v *views) newer(ctx context.Context, index uint64) *state.View {
+	for {
+		risen := v.risen.wait()
+		if view := v.current.Load(); view.Index > index {
+			return view
+		}
+		select {
+		case <-risen:
+		case <-ctx.Done():
+			return v.current.Load()
+		}
 	}
 }
 

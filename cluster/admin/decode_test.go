@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"lbnode/cluster"
 	"lbnode/state"
 )
 
@@ -155,7 +156,7 @@ func TestBackendURL(t *testing.T) {
 		b, failure := BackendSpec{Name: "a", URL: test.url}.Backend()
 		got := ""
 		if failure == nil {
-			result, err := c.Propose(t.Context(), &state.AddBackend{Pool: "default", Backend: b}, 0)
+			result, err := c.Propose(t.Context(), cluster.Write{Op: &state.AddBackend{Pool: "default", Backend: b}})
 			if err != nil {
 				t.Fatal(err)
 			}

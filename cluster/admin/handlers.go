@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"lbnode/cluster"
 	"lbnode/state"
 )
 
@@ -98,7 +99,7 @@ func (s *Server) propose(r *http.Request, op state.Op) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), proposeTimeout)
 	defer cancel()
-	result, err := s.cluster.Propose(ctx, op, ifIndex)
+	result, err := s.cluster.Propose(ctx, cluster.Write{Op: op, IfIndex: ifIndex})
 	if err != nil {
 		return fmt.Errorf("cannot change the cluster: %w", err)
 	}

@@ -42,18 +42,38 @@ func (c *fakeCluster) View() *state.View {
 	return c.machine.View()
 }
 
-func (c *fakeCluster) Propose(ctx context.Context, op state.Op, ifIndex uint64) (state.Result, error) {
+func (c *fakeCluster) Propose(_ context.Context, w cluster.Write) (state.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failure != nil {
 		return state.Result{}, c.failure
 	}
-	data, err := state.Command{At: 1_700_000_000_000, IfIndex: ifIndex, Op: op}.Encode()
+	data, err := state.Command{ID: w.RequestID, At: 1_700_000_000_000, IfIndex: w.IfIndex, Op: w.Op}.Encode()
 	if err != nil {
 		return state.Result{}, err
 	}
 	c.index++
 	return c.machine.Apply(c.index, data)
+}
+
+func (c *fakeCluster) Barrier(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
+}
+
+// NextView polls, which a fake may.
+func (c *fakeCluster) NextView(ctx context.Context, index uint64) *state.View {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for c.View().Index <= index {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return c.View()
+		}
+	}
+	return c.View()
 }
 
 func (c *fakeCluster) Status(ctx context.Context) cluster.Status {
@@ -100,7 +120,7 @@ func (c *fakeCluster) change(with func()) {
 func (c *fakeCluster) apply(t *testing.T, ops ...state.Op) {
 	t.Helper()
 	for _, op := range ops {
-		if result, err := c.Propose(t.Context(), op, 0); err != nil || result.Err != nil {
+		if result, err := c.Propose(t.Context(), cluster.Write{Op: op}); err != nil || result.Err != nil {
 			t.Fatalf("cannot apply %+v: %v, %v", op, err, result.Err)
 		}
 	}

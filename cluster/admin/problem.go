@@ -50,6 +50,10 @@ func problemOf(err error) *Problem {
 		p.Status, p.Field, p.Detail = statusOf(failure.Code), failure.Field, failure.Error()
 	case errors.Is(err, cluster.ErrNoLeader):
 		p.Status, p.Hint = http.StatusServiceUnavailable, "this node goes on serving its last view; GET /cluster shows which nodes are missing"
+	case errors.Is(err, cluster.ErrUnknownOutcome):
+		p.Status, p.Hint = http.StatusGatewayTimeout, "read it again before repeating it"
+	case errors.Is(err, cluster.ErrHeldBack):
+		p.Status, p.Hint = http.StatusConflict, "upgrade the nodes that are named, then repeat it"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		p.Status = http.StatusServiceUnavailable
 		p.Detail = "the cluster did not confirm in time; the change may still happen"

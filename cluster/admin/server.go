@@ -28,12 +28,16 @@ const (
 type Cluster interface {
 	// View returns the view that this node serves, never nil.
 	View() *state.View
-	// Propose commits an operation and returns when this node has applied it. A
-	// failure of the operation itself is in the Result. Unless ifIndex is 0, the
-	// operation fails as stale if the view has another index. Errors:
-	// [cluster.ErrNoLeader] when writes cannot be taken, and those of ctx, after
-	// which the operation may still happen.
-	Propose(ctx context.Context, op state.Op, ifIndex uint64) (state.Result, error)
+	// Propose commits a write and returns when this node has applied it, or within
+	// 2 s. A failure of the operation itself is in the Result. Errors:
+	// [cluster.ErrNoLeader], [cluster.ErrUnknownOutcome], [cluster.ErrHeldBack].
+	Propose(ctx context.Context, w cluster.Write) (state.Result, error)
+	// Barrier returns when View holds every write that was answered anywhere before
+	// the call. Error: [cluster.ErrNoLeader], within 2 s.
+	Barrier(ctx context.Context) error
+	// NextView returns the first view newer than index, or the current one once ctx
+	// is done.
+	NextView(ctx context.Context, index uint64) *state.View
 	// Status asks all alive nodes and returns in about a second, quorum or not.
 	Status(ctx context.Context) cluster.Status
 	// Leave takes this node out of the cluster for good; then the process stops.

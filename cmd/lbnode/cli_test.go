@@ -36,10 +36,14 @@ func (c *soloCluster) View() *state.View {
 	return c.machine.View()
 }
 
-func (c *soloCluster) Propose(_ context.Context, op state.Op, ifIndex uint64) (state.Result, error) {
+func (c *soloCluster) Barrier(context.Context) error { return nil }
+
+func (c *soloCluster) NextView(context.Context, uint64) *state.View { return c.View() }
+
+func (c *soloCluster) Propose(_ context.Context, w cluster.Write) (state.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	data, err := state.Command{IfIndex: ifIndex, Op: op}.Encode()
+	data, err := state.Command{ID: w.RequestID, IfIndex: w.IfIndex, Op: w.Op}.Encode()
 	if err != nil {
 		return state.Result{}, err
 	}
@@ -148,9 +152,9 @@ func TestBackendCommands(t *testing.T) {
 func TestBackendOfWhichPool(t *testing.T) {
 	c := soloAPI(t)
 	for _, pool := range []string{"api", "web"} {
-		if _, err := c.Propose(t.Context(), &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []state.Backend{
+		if _, err := c.Propose(t.Context(), cluster.Write{Op: &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []state.Backend{
 			{ID: pool, Name: "both", Host: "h", Port: 80}, {ID: pool + "x", Name: "only-" + pool, Host: "h", Port: 81},
-		}}}, 0); err != nil {
+		}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -195,8 +195,16 @@ type control node
 func (c *control) View() *state.View { return c.cluster.View() }
 
 // Propose implements admin.Cluster.
-func (c *control) Propose(ctx context.Context, op state.Op, ifIndex uint64) (state.Result, error) {
-	return c.cluster.Propose(ctx, op, ifIndex)
+func (c *control) Propose(ctx context.Context, w cluster.Write) (state.Result, error) {
+	return c.cluster.Propose(ctx, w)
+}
+
+// Barrier implements admin.Cluster.
+func (c *control) Barrier(ctx context.Context) error { return c.cluster.Barrier(ctx) }
+
+// NextView implements admin.Cluster.
+func (c *control) NextView(ctx context.Context, index uint64) *state.View {
+	return c.cluster.NextView(ctx, index)
 }
 
 // Status implements admin.Cluster.
