@@ -100,20 +100,20 @@ func (c *Cluster) askRaft(ctx context.Context, id, addr string) (reply raftReply
 // raftState answers autopilot.
 func (c *Cluster) raftState() raftReply {
 	// The term of the last entry is only to be had from the statistics.
-	term, err := strconv.ParseUint(c.raft.Stats()["last_log_term"], 10, 64)
+	term, err := strconv.ParseUint(c.raft().Stats()["last_log_term"], 10, 64)
 	if err != nil {
 		c.log.Warn("raft's statistics name no term", "error", err)
 	}
-	return raftReply{LastIndex: c.raft.LastIndex(), LastTerm: term, LastContact: c.lastContact()}
+	return raftReply{LastIndex: c.raft().LastIndex(), LastTerm: term, LastContact: c.lastContact()}
 }
 
 // lastContact is how long ago this node heard from the leader, 0 on the leader,
 // negative if never.
 func (c *Cluster) lastContact() time.Duration {
-	if c.raft.State() == raft.Leader {
+	if c.raft().State() == raft.Leader {
 		return 0
 	}
-	last := c.raft.LastContact()
+	last := c.raft().LastContact()
 	if last.IsZero() {
 		return -1
 	}

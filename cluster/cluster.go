@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -37,8 +38,10 @@ type Cluster struct {
 	calls     *caller
 	gossip    *gossip
 	fsm       *fsm
-	transport *raft.NetworkTransport
-	raft      *raft.Raft
+	disk      *disk
+	stores    stores
+	replica   atomic.Pointer[replica]
+	refusals  refusals
 	leading   chan bool // true when this node becomes leader, false when it ceases
 	members   chan struct{}
 	changes   *broadcast // members, leader or reports changed
@@ -71,6 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		cfg:       cfg,
 		log:       cfg.Log,
 		library:   newLibraryLog(cfg.Log),
+		disk:      newDisk(),
 		leading:   make(chan bool, 16),
 		members:   make(chan struct{}, 1),
 		changes:   newBroadcast(),
@@ -108,6 +112,9 @@ func (c *Cluster) open(ctx context.Context) error {
 	}
 	c.views = openViews(c.cfg.DataDir, c.id.clusterID(), c.log)
 	c.fsm = newFSM(c.views.publish)
+	if err := c.openStores(); err != nil {
+		return err
+	}
 	if err := c.startRaft(); err != nil {
 		return err
 	}
@@ -153,7 +160,7 @@ func (c *Cluster) settleFounding() error {
 	if last > 0 {
 		return c.id.set(clusterID, false)
 	}
-	if err := c.store.SetUint64([]byte("CurrentTerm"), 0); err != nil {
+	if err := c.store.SetUint64([]byte(currentTerm), 0); err != nil {
 		return fmt.Errorf("cannot write the log in %s: %w", c.cfg.DataDir, err)
 	}
 	return c.id.set("", false)
@@ -257,7 +264,15 @@ func (c *Cluster) formLoop(ctx context.Context) {
 		err = c.checkCluster(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
-		c.failed <- err
+		c.fail(err)
+	}
+}
+
+// fail says that this node cannot go on. The first reason counts.
+func (c *Cluster) fail(err error) {
+	select {
+	case c.failed <- err:
+	default:
 	}
 }
 
@@ -337,8 +352,7 @@ func (c *Cluster) Stop() {
 	})
 }
 
-// shutdown ends all, in the order that hashicorp/raft#268 asks for: begin the
-// shutdown of Raft, close its transport, wait, then close the stores.
+// shutdown ends all, the stores last.
 func (c *Cluster) shutdown(going string) {
 	if err := c.gossip.stop(going); err != nil {
 		c.log.Warn("cannot stop gossip", "error", err)
@@ -352,14 +366,13 @@ func (c *Cluster) shutdown(going string) {
 
 // close closes whatever is open.
 func (c *Cluster) close() {
-	if c.raft != nil {
-		future := c.raft.Shutdown()
-		c.transport.Close()
-		if err := future.Error(); err != nil {
-			c.log.Warn("cannot stop raft", "error", err)
+	c.disk.close()
+	hangs := false
+	if c.replica.Load() != nil {
+		if err := c.stopRaft(); err != nil {
+			c.log.Warn("the process ends without waiting for the disk", "error", err)
+			hangs = true
 		}
-	} else if c.transport != nil {
-		c.transport.Close()
 	}
 	if c.server != nil {
 		c.server.stop()
@@ -376,7 +389,7 @@ func (c *Cluster) close() {
 	if c.views != nil {
 		c.views.stop()
 	}
-	if c.store != nil {
+	if c.store != nil && !hangs {
 		if err := c.store.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			c.log.Warn("cannot close the log", "error", err)
 		}
@@ -386,7 +399,7 @@ func (c *Cluster) close() {
 // handOver gives leadership to a living voter, if this node has it and there is
 // one. Raft itself would also choose a dead one.
 func (c *Cluster) handOver() {
-	if c.raft.State() != raft.Leader {
+	if c.raft().State() != raft.Leader {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callWithin)
@@ -397,7 +410,7 @@ func (c *Cluster) handOver() {
 		if !ok || s.Suffrage != raft.Voter || m.ID == c.id.nodeID() || m.Going != "" {
 			continue
 		}
-		if err := await(ctx, c.raft.LeadershipTransferToServer(s.ID, s.Address)); err != nil {
+		if err := await(ctx, c.raft().LeadershipTransferToServer(s.ID, s.Address)); err != nil {
 			c.log.Warn("cannot hand leadership over; the others will elect after a timeout", "to", m.Name, "error", err)
 		}
 		return

@@ -263,7 +263,7 @@ func TestLeaderThatIsCutOff(t *testing.T) {
 	case !errors.Is(err, ErrUnknownOutcome):
 		t.Errorf("got %v from a leader that is cut off, want ErrUnknownOutcome", err)
 	}
-	eventually(t, waitLong, "the lone leader steps down", func() bool { return lone.raft.State() != raft.Leader })
+	eventually(t, waitLong, "the lone leader steps down", func() bool { return lone.raft().State() != raft.Leader })
 	propose(t, rest[0], addBackend("web-3", 3003))
 	if pool := lone.View().Pool(state.DefaultPool); pool == nil || pool.Backend("web-1") == nil {
 		t.Error("a node that is cut off no longer serves its view")

@@ -73,6 +73,8 @@ const (
 	officeWithin    = 10 * time.Second        // what a leader does of its own accord takes at most this long
 	callWithin      = 2 * time.Second         // a call to another node, unless it says otherwise
 	statusWithin    = 800 * time.Millisecond  // for all nodes to answer when the cluster is shown
+	refusesFor      = 10 * time.Second        // a leader that has taken no write for so long restarts its Raft
+	stopWithin      = 5 * time.Second         // for Raft to end
 	resendEvery     = 5 * time.Second         // between two reports of all observations
 	reportFresh     = 3 * resendEvery         // an older report counts for nothing
 	reconcileEvery  = time.Second             // between two looks of the leader at the members

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,8 +15,15 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
-// storeWithin is how long the disk may take to store log entries.
-const storeWithin = 10 * time.Second
+const (
+	// storeWithin is how long the disk may take to store log entries.
+	storeWithin = 10 * time.Second
+	// storeSlow is how long it takes for somebody to be told.
+	storeSlow = 3 * time.Second
+)
+
+// currentTerm is the key of Raft's term in its stable store.
+const currentTerm = "CurrentTerm"
 
 var errDiskHangs = errors.New("the disk has not answered for 10 s")
 
@@ -41,15 +49,77 @@ func openStore(dir string) (*raftboltdb.BoltStore, error) {
 	return store, nil
 }
 
+// disk notes what the log's store is doing, so that somebody can be told of a disk
+// that hangs or is full.
+type disk struct {
+	closing chan struct{} // closed when the node stops
+	once    sync.Once
+
+	mu       sync.Mutex
+	underway map[int]time.Time // when each operation that is not done began
+	next     int
+	failed   error // what the last one that ended came to
+}
+
+func newDisk() *disk {
+	return &disk{closing: make(chan struct{}), underway: map[int]time.Time{}}
+}
+
+// close ends the waiting for a disk that may never work again.
+func (d *disk) close() { d.once.Do(func() { close(d.closing) }) }
+
+// do carries out one operation on the store.
+func (d *disk) do(operation func() error) error {
+	d.mu.Lock()
+	id := d.next
+	d.next++
+	d.underway[id] = time.Now()
+	d.mu.Unlock()
+	err := operation()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.underway, id)
+	d.failed = err
+	return err
+}
+
+// problems says what is wrong with the disk, nothing if it works.
+func (d *disk) problems() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var longest time.Duration
+	for _, began := range d.underway {
+		longest = max(longest, time.Since(began))
+	}
+	switch {
+	case longest > storeSlow:
+		return []string{fmt.Sprintf("the disk has not answered for %s; this node takes no part in writes until it does", longest.Round(time.Second))}
+	case d.failed != nil:
+		return []string{"the disk takes no writes: " + reason(d.failed) + "; this node takes no part in writes until it does"}
+	}
+	return nil
+}
+
 // guardedLog is a log store that fails when the disk hangs. Raft gives up
 // leadership on a failure, but on a disk that hangs it would wait for ever and
 // go on sending heartbeats, so that no other node could take over
 // (hashicorp/raft#503).
+//
+// Raft holds that entries whose storing failed are not there. They may be, or come
+// to be once the disk goes on, so they are deleted before others are stored: other
+// entries at their indexes would else be followed by some of theirs, of an older
+// term.
 type guardedLog struct {
 	raft.LogStore
+	disk   *disk
 	within time.Duration
+
 	busy   atomic.Bool // a write is under way, perhaps one that was given up
+	unsure span        // entries that may be there; of whoever made busy true
 }
+
+// span is a range of indexes, none if last is 0.
+type span struct{ first, last uint64 }
 
 // StoreLog implements raft.LogStore.
 func (g *guardedLog) StoreLog(entry *raft.Log) error { return g.StoreLogs([]*raft.Log{entry}) }
@@ -59,9 +129,14 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 	if !g.busy.CompareAndSwap(false, true) { // Raft stores from one goroutine
 		return errDiskHangs
 	}
+	var settled atomic.Bool // by the disk's answer, or by the deadline
 	done := make(chan error, 1)
 	go func() {
-		err := g.LogStore.StoreLogs(entries)
+		err := g.store(entries)
+		inTime := settled.CompareAndSwap(false, true)
+		if err != nil || !inTime {
+			g.unsure = span{entries[0].Index, entries[len(entries)-1].Index}
+		}
 		g.busy.Store(false)
 		done <- err
 	}()
@@ -71,6 +146,54 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 	case err := <-done:
 		return err
 	case <-deadline.C:
-		return errDiskHangs
+		if settled.CompareAndSwap(false, true) {
+			return errDiskHangs
+		}
+		return <-done
+	}
+}
+
+func (g *guardedLog) store(entries []*raft.Log) error {
+	return g.disk.do(func() error {
+		if g.unsure.last > 0 {
+			if err := g.LogStore.DeleteRange(g.unsure.first, g.unsure.last); err != nil {
+				return err
+			}
+			g.unsure = span{}
+		}
+		return g.LogStore.StoreLogs(entries)
+	})
+}
+
+// DeleteRange implements raft.LogStore.
+func (g *guardedLog) DeleteRange(first, last uint64) error {
+	return g.disk.do(func() error { return g.LogStore.DeleteRange(first, last) })
+}
+
+// guardedStable keeps Raft's term and vote. Raft ends the process when it cannot
+// keep its term, which a disk that is full for a while is no reason for: traffic
+// goes on. So it waits until the disk takes the term, and meanwhile takes no part.
+type guardedStable struct {
+	raft.StableStore
+	disk *disk
+}
+
+// Set implements raft.StableStore. Without it, no vote is given.
+func (g *guardedStable) Set(key, value []byte) error {
+	return g.disk.do(func() error { return g.StableStore.Set(key, value) })
+}
+
+// SetUint64 implements raft.StableStore.
+func (g *guardedStable) SetUint64(key []byte, value uint64) error {
+	for {
+		err := g.disk.do(func() error { return g.StableStore.SetUint64(key, value) })
+		if err == nil || string(key) != currentTerm {
+			return err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-g.disk.closing:
+			return nil // Raft ends now, and nothing else can be stored either
+		}
 	}
 }

@@ -226,8 +226,8 @@ func (c *Cluster) bootstrap(clusterID string, peers []peer) error {
 	if err := c.beginFounding(clusterID); err != nil {
 		return err
 	}
-	members := foundingMembers(c.hello(), string(c.transport.LocalAddr()), peers)
-	if err := c.raft.BootstrapCluster(raft.Configuration{Servers: members}).Error(); err != nil {
+	members := foundingMembers(c.hello(), c.raftAddr.String(), peers)
+	if err := c.raft().BootstrapCluster(raft.Configuration{Servers: members}).Error(); err != nil {
 		return fmt.Errorf("cannot found the cluster: %w", err)
 	}
 	c.log.Info("founded a cluster", "members", len(members))

@@ -23,18 +23,38 @@ func newFSM(publish func(*state.View)) *fsm {
 	return &fsm{publish: publish, machine: state.NewMachine(), applied: newWatermark()}
 }
 
-// Apply implements raft.FSM. Its return value is a state.Result.
-func (f *fsm) Apply(entry *raft.Log) any {
+// reset forgets all, for a Raft that reads its log from the beginning. What was
+// published stays.
+func (f *fsm) reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	result, err := f.machine.Apply(entry.Index, entry.Data)
-	if err != nil {
-		// To go on would let this node's view part from the others'.
-		panic("cluster: " + err.Error())
+	f.machine = state.NewMachine()
+}
+
+// Apply implements raft.FSM. Its return value is a state.Result.
+func (f *fsm) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{entry})[0] }
+
+// ApplyBatch implements raft.BatchingFSM: entries that were committed together make
+// one new view for those who follow it. Its return values are state.Results, nil
+// for entries that are no commands.
+func (f *fsm) ApplyBatch(entries []*raft.Log) []any {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	results := make([]any, len(entries))
+	for i, entry := range entries {
+		if entry.Type != raft.LogCommand {
+			continue
+		}
+		result, err := f.machine.Apply(entry.Index, entry.Data)
+		if err != nil {
+			// To go on would let this node's view part from the others'.
+			panic("cluster: " + err.Error())
+		}
+		results[i] = result
 	}
 	f.publish(f.machine.View())
-	f.applied.reach(entry.Index)
-	return result
+	f.applied.reach(entries[len(entries)-1].Index)
+	return results
 }
 
 // Snapshot implements raft.FSM.

@@ -61,7 +61,7 @@ func (c *Cluster) lead(ctx context.Context) {
 			return
 		}
 	}
-	pilot := autopilot.New(c.raft, (*pilotView)(c),
+	pilot := autopilot.New(c.raft(), (*pilotView)(c),
 		autopilot.WithLogger(c.library.hclog("autopilot")),
 		autopilot.WithPromoter(voterLimit{&autopilot.StablePromoter{}}),
 		autopilot.WithUpdateInterval(time.Second),
@@ -71,13 +71,14 @@ func (c *Cluster) lead(ctx context.Context) {
 	var duties sync.WaitGroup
 	duties.Go(func() { c.reconcileLoop(ctx) })
 	duties.Go(func() { c.judgeLoop(ctx) })
+	duties.Go(func() { c.refusalLoop(ctx) })
 	duties.Wait()
 }
 
 // takeOffice waits until this node has applied all that earlier leaders
 // committed, and gives a new cluster its id and its first backends.
 func (c *Cluster) takeOffice(ctx context.Context) error {
-	if err := await(ctx, c.raft.Barrier(officeWithin)); err != nil {
+	if err := await(ctx, c.raft().Barrier(officeWithin)); err != nil {
 		return fmt.Errorf("cannot catch up with the log: %w", err)
 	}
 	view := c.fsm.view()
@@ -141,7 +142,7 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 	servers := c.servers()
 	for _, gone := range append(c.departed(servers, missing, time.Now()), c.swapped(servers)...) {
 		c.log.Info("removing a node from raft", "id", gone.ID, "addr", gone.Address)
-		if err := await(ctx, c.raft.RemoveServer(gone.ID, 0, officeWithin)); err != nil {
+		if err := await(ctx, c.raft().RemoveServer(gone.ID, 0, officeWithin)); err != nil {
 			return fmt.Errorf("cannot remove node %s: %w", gone.ID, err)
 		}
 	}
@@ -161,7 +162,7 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 		if err := await(ctx, c.put(server, isServer, m)); err != nil {
 			failed = fmt.Errorf("cannot add node %s: %w", m.ID, err)
 		}
-		if c.raft.State() != raft.Leader {
+		if c.raft().State() != raft.Leader {
 			break
 		}
 	}
@@ -172,9 +173,9 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 func (c *Cluster) put(server raft.Server, isServer bool, m member) raft.Future {
 	id, addr := raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddr)
 	if isServer && server.Suffrage == raft.Voter {
-		return c.raft.AddVoter(id, addr, 0, officeWithin)
+		return c.raft().AddVoter(id, addr, 0, officeWithin)
 	}
-	return c.raft.AddNonvoter(id, addr, 0, officeWithin)
+	return c.raft().AddNonvoter(id, addr, 0, officeWithin)
 }
 
 // departed returns the members to remove: those that left for good, those whose
@@ -282,9 +283,9 @@ func (c *Cluster) askRemoval(ctx context.Context) error {
 
 // remove answers a node that leaves.
 func (c *Cluster) remove(ctx context.Context, call removeCall) error {
-	if c.raft.State() != raft.Leader {
+	if c.raft().State() != raft.Leader {
 		return errNotLeader
 	}
 	c.log.Info("removing a node that leaves", "id", call.ID)
-	return await(ctx, c.raft.RemoveServer(raft.ServerID(call.ID), 0, officeWithin))
+	return await(ctx, c.raft().RemoveServer(raft.ServerID(call.ID), 0, officeWithin))
 }

@@ -29,11 +29,11 @@ func TestNoOfficeBeforeTheFoundingIsOnDisk(t *testing.T) {
 	if err := c.id.set("x", true); err != nil {
 		t.Fatal(err)
 	}
-	members := foundingMembers(c.hello(), string(c.transport.LocalAddr()), nil)
-	if err := c.raft.BootstrapCluster(raft.Configuration{Servers: members}).Error(); err != nil {
+	members := foundingMembers(c.hello(), c.raftAddr.String(), nil)
+	if err := c.raft().BootstrapCluster(raft.Configuration{Servers: members}).Error(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, waitLong, "the node leads", func() bool { return c.raft.State() == raft.Leader })
+	eventually(t, waitLong, "the node leads", func() bool { return c.raft().State() == raft.Leader })
 	if err := c.takeOffice(t.Context()); err == nil {
 		t.Error("the leader took office in a cluster that has no id yet")
 	}

@@ -174,10 +174,15 @@ func (l *chanListener) deliver(conn net.Conn) {
 }
 
 // Accept implements net.Listener.
-func (l *chanListener) Accept() (net.Conn, error) {
+func (l *chanListener) Accept() (net.Conn, error) { return l.accept(nil) }
+
+// accept is Accept for one who may stop listening before the listener is closed.
+func (l *chanListener) accept(done <-chan struct{}) (net.Conn, error) {
 	select {
 	case conn := <-l.conns:
 		return conn, nil
+	case <-done:
+		return nil, net.ErrClosed
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}

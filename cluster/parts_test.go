@@ -13,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 func TestParseJoin(t *testing.T) {
@@ -174,36 +172,6 @@ func TestWatermark(t *testing.T) {
 		defer cancel()
 		if err := w.wait(ctx, 8); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the deadline", err)
-		}
-	})
-}
-
-// hangingStore is a disk that does not answer until it is let go.
-type hangingStore struct {
-	raft.LogStore
-	letGo chan struct{}
-}
-
-func (s hangingStore) StoreLogs([]*raft.Log) error {
-	<-s.letGo
-	return nil
-}
-
-func TestDiskThatHangsIsAnError(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		disk := hangingStore{letGo: make(chan struct{})}
-		guarded := &guardedLog{LogStore: disk, within: storeWithin}
-		began := time.Now()
-		if err := guarded.StoreLog(&raft.Log{}); !errors.Is(err, errDiskHangs) || time.Since(began) != storeWithin {
-			t.Errorf("got %v after %s, want errDiskHangs after %s", err, time.Since(began), storeWithin)
-		}
-		if err := guarded.StoreLog(&raft.Log{}); !errors.Is(err, errDiskHangs) {
-			t.Errorf("got %v from a disk that still hangs", err)
-		}
-		close(disk.letGo)
-		synctest.Wait()
-		if err := guarded.StoreLog(&raft.Log{}); err != nil {
-			t.Errorf("got %v from a disk that answers again", err)
 		}
 	})
 }

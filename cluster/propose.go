@@ -97,8 +97,10 @@ func (c *Cluster) commitOnce(ctx context.Context, data []byte) (result state.Res
 // apply commits a command on the leader. Its error is errNotLeader if the command
 // was surely not taken, else it wraps ErrUnknownOutcome.
 func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) {
-	future := c.raft.Apply(data, callWithin)
-	switch err := await(ctx, future); {
+	future := c.raft().Apply(data, callWithin)
+	err := await(ctx, future)
+	c.refusals.note(err)
+	switch {
 	case err == nil:
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return state.Result{}, fmt.Errorf("%w: %w", errNotLeader, err)
@@ -114,7 +116,7 @@ func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) 
 
 // proposed answers a node that has a command for the leader.
 func (c *Cluster) proposed(ctx context.Context, call proposeCall) (state.Result, error) {
-	if c.raft.State() != raft.Leader {
+	if c.raft().State() != raft.Leader {
 		return state.Result{}, errNotLeader
 	}
 	if !json.Valid(call.Command) {

@@ -37,7 +37,7 @@ func (c *Cluster) leaderChanged(id string) {
 		c.log.Warn("there is no leader")
 	} else {
 		m, _ := c.gossip.find(id)
-		c.log.Info("there is a leader", "peer", m.Name, "id", id, "term", c.raft.CurrentTerm())
+		c.log.Info("there is a leader", "peer", m.Name, "id", id, "term", c.raft().CurrentTerm())
 	}
 	c.observationsDue()
 	c.changes.send()

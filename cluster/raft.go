@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -31,42 +31,90 @@ func (c *Cluster) raftConfig(slow int) *raft.Config {
 	return config
 }
 
-// startRaft starts Raft over the log in the data directory.
-func (c *Cluster) startRaft() error {
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(filepath.Join(c.cfg.DataDir), keptSnapshots, c.library.hclog("snapshots"))
+// stores are what Raft keeps on disk.
+type stores struct {
+	logs      raft.LogStore
+	stable    raft.StableStore
+	snapshots raft.SnapshotStore
+}
+
+// replica is one run of Raft over the stores. There is one at a time.
+type replica struct {
+	*raft.Raft
+	transport *raft.NetworkTransport
+}
+
+// raft is the Raft that runs now. It is not kept by anybody for long, because it
+// may be restarted.
+func (c *Cluster) raft() *raft.Raft { return c.replica.Load().Raft }
+
+// openStores opens what Raft keeps in the data directory, each behind its guard.
+func (c *Cluster) openStores() error {
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.DataDir, keptSnapshots, c.library.hclog("snapshots"))
 	if err != nil {
 		return fmt.Errorf("cannot open the snapshots in %s: %w", c.cfg.DataDir, err)
 	}
-	guarded := &guardedLog{LogStore: c.store, within: storeWithin}
-	cached, err := raft.NewLogCache(512, guarded)
+	cached, err := raft.NewLogCache(512, &guardedLog{LogStore: c.store, disk: c.disk, within: storeWithin})
 	if err != nil {
 		return err
 	}
+	c.stores = stores{logs: cached, stable: &guardedStable{StableStore: c.store, disk: c.disk}, snapshots: snapshots}
 	if c.hadState, err = raft.HasExistingState(cached, c.store, snapshots); err != nil {
 		return fmt.Errorf("cannot read the log in %s: %w; restore it, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir, err)
-	}
-	c.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: (*addressBook)(c),
-		Logger:                c.library.hclog("raft"),
-		Stream:                (*raftStream)(c),
-		MaxPool:               3,
-		Timeout:               5 * time.Second,
-	})
-	c.raft, err = raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, cached, c.store, snapshots, c.transport)
-	if err != nil {
-		return fmt.Errorf("cannot start raft: %w", err)
 	}
 	return nil
 }
 
-// raftStream carries Raft's messages over the port that nodes share.
-type raftStream Cluster
+// startRaft starts Raft over the stores. A restarted one reads its log from the
+// beginning, into a new machine.
+func (c *Cluster) startRaft() error {
+	c.fsm.reset()
+	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: (*addressBook)(c),
+		Logger:                c.library.hclog("raft"),
+		Stream:                &raftStream{Cluster: c, closed: make(chan struct{})},
+		MaxPool:               3,
+		Timeout:               5 * time.Second,
+	})
+	running, err := raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, c.stores.logs, c.stores.stable, c.stores.snapshots, transport)
+	if err != nil {
+		transport.Close()
+		return fmt.Errorf("cannot start raft: %w", err)
+	}
+	c.replica.Store(&replica{running, transport})
+	return nil
+}
+
+// stopRaft ends Raft in the order that hashicorp/raft#268 asks for: begin the
+// shutdown, close the transport, wait. On a disk that hangs Raft never ends, which
+// is the error.
+func (c *Cluster) stopRaft() error {
+	now := c.replica.Load()
+	ending := now.Shutdown()
+	now.transport.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if err := await(ctx, ending); err != nil {
+		return fmt.Errorf("cannot stop raft: %w%s", err, inBrackets(c.disk.problems()))
+	}
+	return nil
+}
+
+// raftStream carries the messages of one replica over the port that nodes share.
+type raftStream struct {
+	*Cluster
+	closed chan struct{}
+	once   sync.Once
+}
 
 // Accept implements net.Listener.
-func (s *raftStream) Accept() (net.Conn, error) { return s.mux.raft.Accept() }
+func (s *raftStream) Accept() (net.Conn, error) { return s.mux.raft.accept(s.closed) }
 
 // Close implements net.Listener.
-func (s *raftStream) Close() error { return s.mux.raft.Close() }
+func (s *raftStream) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return nil
+}
 
 // Addr implements net.Listener: the address that the others know this node by.
 func (s *raftStream) Addr() net.Addr { return net.TCPAddrFromAddrPort(s.raftAddr) }
@@ -111,7 +159,7 @@ func (c *Cluster) admitRaft(clusterID string) error {
 
 // servers returns Raft's members.
 func (c *Cluster) servers() []raft.Server {
-	future := c.raft.GetConfiguration()
+	future := c.raft().GetConfiguration()
 	if future.Error() != nil {
 		return nil
 	}
@@ -140,7 +188,7 @@ func findServer(servers []raft.Server, id string) (raft.Server, bool) {
 // leader returns the id and the Raft address of the leader, as it gave them with
 // its last message; empty while none is known.
 func (c *Cluster) leader() (id, addr string) {
-	serverAddr, serverID := c.raft.LeaderWithID()
+	serverAddr, serverID := c.raft().LeaderWithID()
 	return string(serverID), string(serverAddr)
 }
 

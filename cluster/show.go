@@ -23,9 +23,10 @@ func (c *Cluster) report() Report {
 	view := c.View()
 	return Report{
 		View:         ViewStatus{Index: view.Index, Digest: view.Digest(), Stale: c.views.stale.Load()},
-		AppliedIndex: c.raft.AppliedIndex(),
+		AppliedIndex: c.raft().AppliedIndex(),
 		LastContact:  c.lastContact(),
 		Local:        c.cfg.Local(),
+		Problems:     slices.Concat(c.disk.problems(), c.views.problems()),
 	}
 }
 
@@ -39,8 +40,8 @@ func (c *Cluster) Status(ctx context.Context) Status {
 	s := Status{
 		ClusterID:   c.id.clusterID(),
 		AsSeenBy:    c.cfg.Name,
-		Term:        c.raft.CurrentTerm(),
-		CommitIndex: c.raft.CommitIndex(),
+		Term:        c.raft().CurrentTerm(),
+		CommitIndex: c.raft().CommitIndex(),
 		Degraded:    c.degraded(),
 	}
 	if len(servers) > 0 {

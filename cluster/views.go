@@ -17,8 +17,13 @@ import (
 	"lbnode/state"
 )
 
-// saveDelay gathers the views of a busy moment into one write of the disk.
-const saveDelay = 200 * time.Millisecond
+// Views of a busy moment are gathered into one write of the disk: for saveDelay,
+// and for as long that writing takes no more than a part in saveShare of the time.
+const (
+	saveDelay = 200 * time.Millisecond
+	saveShare = 20
+	saveAgain = 5 * time.Second // after a failure
+)
 
 // views holds the view that this node serves and keeps a copy of it on disk.
 // Raft replays its log only once a leader makes contact; until then a node that
@@ -34,15 +39,17 @@ type views struct {
 	publishing sync.Mutex // guards notify, and makes its calls one at a time
 	notify     func(*state.View)
 
-	save   chan struct{}
-	saving sync.WaitGroup
+	save    chan struct{}
+	saving  sync.WaitGroup
+	stopped chan struct{}
+	failed  atomic.Pointer[error] // why the view is not on disk, nil if it is
 }
 
 // openViews serves the view kept in dir, or an empty one. A copy that cannot be
 // read is not worth a node: the log has it all. A copy from another cluster would
 // hide this one's views for as long as its index is the higher.
 func openViews(dir, clusterID string, log *slog.Logger) *views {
-	v := &views{path: filepath.Join(dir, "view.json"), log: log, notify: func(*state.View) {}, risen: newBroadcast(), save: make(chan struct{}, 1)}
+	v := &views{path: filepath.Join(dir, "view.json"), log: log, notify: func(*state.View) {}, risen: newBroadcast(), save: make(chan struct{}, 1), stopped: make(chan struct{})}
 	kept, err := readView(v.path)
 	if kept != nil && kept.ClusterID != clusterID {
 		err = fmt.Errorf("%s is of cluster %s, this node of %s", v.path, kept.ClusterID, nameOr(clusterID, "none"))
@@ -123,14 +130,42 @@ func (v *views) newer(ctx context.Context, index uint64) *state.View {
 
 // stop writes what is not written yet.
 func (v *views) stop() {
-	close(v.save)
+	close(v.stopped)
 	v.saving.Wait()
 }
 
 func (v *views) saveLoop() {
-	for range v.save {
-		time.Sleep(saveDelay)
+	wait := saveDelay
+	for v.saveDue() {
+		select {
+		case <-time.After(wait):
+		case <-v.stopped:
+		}
+		began := time.Now()
 		v.write()
+		wait = max(saveDelay, saveShare*time.Since(began))
+	}
+}
+
+// saveDue waits until there is a view to write, which one is that could not be
+// written before. It returns false when all is written and the node stops.
+func (v *views) saveDue() bool {
+	var again <-chan time.Time
+	if v.failed.Load() != nil {
+		again = time.After(saveAgain)
+	}
+	select {
+	case <-v.save:
+		return true
+	case <-again:
+		return true
+	case <-v.stopped:
+	}
+	select {
+	case <-v.save:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -139,7 +174,21 @@ func (v *views) write() {
 	if err == nil {
 		err = renameio.WriteFile(v.path, data, 0o600)
 	}
-	if err != nil {
+	before := v.failed.Load()
+	if err == nil {
+		v.failed.Store(nil)
+		return
+	}
+	v.failed.Store(&err)
+	if before == nil {
 		v.log.Error("cannot keep the view on disk: a restart without the other nodes would serve an older one", "error", err)
 	}
+}
+
+// problems says if the view cannot be kept.
+func (v *views) problems() []string {
+	if err := v.failed.Load(); err != nil {
+		return []string{"cannot keep the view on disk: " + reason(*err)}
+	}
+	return nil
 }

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // freePort returns a loopback port that is free for TCP and UDP. It stays below
 // the range from which the system picks ports for clients, so that no connection
 // takes it while its owner is down.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 10000 + rand.IntN(20000)
@@ -57,11 +57,11 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-func freeAddr(t *testing.T) string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
+func freeAddr(t testing.TB) string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
 
 // process is a child that runs lbnode with always the same arguments.
 type process struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 	args []string
 	env  []string
@@ -71,7 +71,7 @@ type process struct {
 	done chan struct{} // closed when it has ended
 }
 
-func newProcess(t *testing.T, name string, args ...string) *process {
+func newProcess(t testing.TB, name string, args ...string) *process {
 	p := &process{t: t, name: name, args: args, log: filepath.Join(t.TempDir(), name+".log")}
 	t.Cleanup(func() {
 		p.kill()
@@ -143,7 +143,7 @@ type lb struct {
 }
 
 // newLBs prepares nodes that share one join list.
-func newLBs(t *testing.T, count int, more ...string) []*lb {
+func newLBs(t testing.TB, count int, more ...string) []*lb {
 	var gossip []string
 	for range count {
 		gossip = append(gossip, freeAddr(t))
@@ -214,7 +214,7 @@ func newBackend(t *testing.T, name string) (*process, string) {
 }
 
 // eventually polls until ok holds and returns how long that took.
-func eventually(t *testing.T, within time.Duration, what string, ok func() bool) time.Duration {
+func eventually(t testing.TB, within time.Duration, what string, ok func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -266,7 +266,7 @@ func call(t *testing.T, method, url, body string) (int, map[string]any) {
 	return response.StatusCode, answer
 }
 
-func statusOf(t *testing.T, url string) int {
+func statusOf(t testing.TB, url string) int {
 	t.Helper()
 	response, err := http.Get(url)
 	if err != nil {
