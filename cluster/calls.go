@@ -169,7 +169,7 @@ func newCaller(d *dialer) *caller {
 			}
 			return conn, err
 		},
-		MaxIdleConnsPerHost: 4,
+		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     time.Minute,
 	}}}
 }

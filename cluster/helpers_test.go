@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 // freeAddr returns a loopback address whose port is free for TCP and UDP. It
 // stays below the range from which the system picks ports for clients, so that
 // no connection takes it before a node does, or while the node is down.
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
@@ -105,7 +105,7 @@ func (l *links) set(cut func(addr string) bool) {
 
 // newConfig returns the configuration of a node with ports and a directory of
 // its own.
-func newConfig(t *testing.T, name string, join ...string) Config {
+func newConfig(t testing.TB, name string, join ...string) Config {
 	return Config{
 		Name: name, Version: "test", DataDir: t.TempDir(),
 		Join: join, Bind: freeAddr(t), Raft: freeAddr(t), RaftMultiplier: 1,
@@ -114,7 +114,7 @@ func newConfig(t *testing.T, name string, join ...string) Config {
 }
 
 // testLog writes to the test's log with -v, else nowhere.
-func testLog(t *testing.T, name string) *slog.Logger {
+func testLog(t testing.TB, name string) *slog.Logger {
 	if !testing.Verbose() {
 		return slog.New(slog.DiscardHandler)
 	}
@@ -122,7 +122,7 @@ func testLog(t *testing.T, name string) *slog.Logger {
 }
 
 // start opens and starts a node and stops it when the test ends.
-func start(t *testing.T, cfg Config) *node {
+func start(t testing.TB, cfg Config) *node {
 	t.Helper()
 	n := &node{cfg: cfg, observations: map[string]LocalBackend{}}
 	n.links.open, n.links.cut = map[net.Conn]string{}, func(string) bool { return false }
@@ -163,7 +163,7 @@ func (n *node) observe(b *state.Backend, healthy bool) {
 
 // startCluster starts size nodes with one join list and waits until all are in
 // one cluster with a leader.
-func startCluster(t *testing.T, size int, change func(*Config)) []*node {
+func startCluster(t testing.TB, size int, change func(*Config)) []*node {
 	t.Helper()
 	var configs []Config
 	var join []string
@@ -196,7 +196,7 @@ func stopAll(nodes []*node) {
 	stopping.Wait()
 }
 
-func waitFormed(t *testing.T, nodes []*node) {
+func waitFormed(t testing.TB, nodes []*node) {
 	t.Helper()
 	eventually(t, 30*time.Second, "all nodes are in one cluster with a leader", func() bool {
 		for _, n := range nodes {
@@ -209,7 +209,7 @@ func waitFormed(t *testing.T, nodes []*node) {
 }
 
 // eventually polls until ok holds.
-func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+func eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.After(within)
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -230,7 +230,7 @@ func addBackend(name string, port int) *state.AddBackend {
 	return &state.AddBackend{Pool: state.DefaultPool, Backend: state.Backend{ID: NewID(), Name: name, Host: "127.0.0.1", Port: port}}
 }
 
-func propose(t *testing.T, n *node, op state.Op) state.Result {
+func propose(t testing.TB, n *node, op state.Op) state.Result {
 	t.Helper()
 	var result state.Result
 	var err error

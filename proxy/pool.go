@@ -86,11 +86,21 @@ func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 	}
 }
 
-// forget drops the findings about backends that are in none of the pools.
-func (p *Proxy) forget(pools map[string]*pool) {
-	for id, f := range p.findings {
-		if pools[f.pool.spec.Name] != f.pool {
-			delete(p.findings, id)
+// forget drops the findings about backends of the old table that no pool has any
+// more: those that still belong to an old version of their pool.
+func (p *Proxy) forget(old *table) {
+	if old == nil {
+		return
+	}
+	now := p.table.Load()
+	for name, pool := range old.pools {
+		if now.pools[name] == pool {
+			continue
+		}
+		for _, t := range pool.targets {
+			if f := p.findings[t.ID]; f != nil && f.pool == pool {
+				delete(p.findings, t.ID)
+			}
 		}
 	}
 }

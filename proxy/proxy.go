@@ -98,8 +98,8 @@ func (p *Proxy) SetView(v *state.View) {
 	for _, spec := range v.Pools {
 		pools[spec.Name] = p.compile(spec)
 	}
-	p.table.Store(newTable(v.Routes, pools))
-	p.forget(pools)
+	old := p.table.Swap(newTable(v.Routes, pools))
+	p.forget(old)
 }
 
 // SetReachable is this node's own finding, by a probe or by traffic, of whether it

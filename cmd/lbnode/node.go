@@ -83,6 +83,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 		n.stop(ctx)
 		return nil, err
 	}
+	n.membersChanged()
 	n.cluster.Start(context.WithoutCancel(ctx), cluster.Addrs{Admin: n.adminAddr.String(), HTTP: n.httpAddr.String()})
 	return n, nil
 }
@@ -138,7 +139,7 @@ func (n *node) viewChanged(v *state.View) {
 		return // nothing was ever agreed; without a view the proxy says so
 	}
 	n.proxy.SetView(v)
-	n.checker.Update(v, n.cluster.Observes())
+	n.checker.Update(v, nil)
 }
 
 func (n *node) membersChanged() { n.checker.Update(n.cluster.View(), n.cluster.Observes()) }

@@ -69,10 +69,11 @@ type Checker struct {
 	// that the sink may call the Checker.
 	deliver sync.Mutex
 
-	mu      sync.Mutex // guards what follows
-	stopped bool
-	view    *state.View
-	targets map[string]*target
+	mu       sync.Mutex // guards what follows
+	stopped  bool
+	view     *state.View
+	observes func(backendID string) bool
+	targets  map[string]*target
 	// avoided holds the backends that someone may think this node cannot connect
 	// to. They are probed, by whatever node, until a probe passes.
 	avoided map[string]bool
@@ -82,35 +83,46 @@ type Checker struct {
 func New(cfg Config) *Checker {
 	p := prober{}
 	return &Checker{
-		sink:    cfg.Sink,
-		log:     cfg.Log,
-		probe:   p.probe,
-		view:    state.EmptyView(),
-		targets: make(map[string]*target),
-		avoided: make(map[string]bool),
+		sink:     cfg.Sink,
+		log:      cfg.Log,
+		probe:    p.probe,
+		view:     state.EmptyView(),
+		observes: func(string) bool { return false },
+		targets:  make(map[string]*target),
+		avoided:  make(map[string]bool),
 	}
 }
 
 // Update sets what is probed: the backends of v that observes names, except
 // those in maintenance, and besides those that this node could not connect to.
-// A view that is older than the last one of the same cluster is passed over, so
-// that callers may race. observes must not block nor call the Checker.
+// With nil for observes it is as in the last call, and only the pools that have
+// changed since are gone through. Of a view that is older than the last one of the
+// same cluster the last is taken, so that callers may race. observes must not block
+// nor call the Checker.
 func (c *Checker) Update(v *state.View, observes func(backendID string) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stopped || v.ClusterID == c.view.ClusterID && v.Index < c.view.Index {
+	older := v.ClusterID == c.view.ClusterID && v.Index < c.view.Index
+	if c.stopped || older && observes == nil {
 		return
 	}
+	if older {
+		v = c.view
+	}
+	old := c.view
 	c.view = v
-	present := make(map[string]bool)
+	c.forget(old)
+	if observes != nil {
+		c.observes = observes
+	}
 	for _, pool := range v.Pools {
+		if observes == nil && old.Pool(pool.Name) == pool {
+			continue
+		}
 		for i := range pool.Backends {
-			b := &pool.Backends[i]
-			present[b.ID] = true
-			c.adjust(pool, b, observes(b.ID))
+			c.adjust(pool, &pool.Backends[i], c.observes(pool.Backends[i].ID))
 		}
 	}
-	c.forget(present)
 }
 
 // adjust makes the probing of b as it should now be.
@@ -128,16 +140,24 @@ func (c *Checker) adjust(pool *state.Pool, b *state.Backend, observed bool) {
 	}
 }
 
-// forget ends all that concerns backends that are not present.
-func (c *Checker) forget(present map[string]bool) {
-	for id := range c.targets {
-		if !present[id] {
-			c.drop(id)
+// forget ends all that concerns backends that the old view had and c.view has not.
+func (c *Checker) forget(old *state.View) {
+	for _, pool := range old.Pools {
+		now := c.view.Pool(pool.Name)
+		if now == pool {
+			continue
 		}
-	}
-	for id := range c.avoided {
-		if !present[id] {
-			delete(c.avoided, id)
+		present := make(map[string]bool)
+		if now != nil {
+			for i := range now.Backends {
+				present[now.Backends[i].ID] = true
+			}
+		}
+		for i := range pool.Backends {
+			if id := pool.Backends[i].ID; !present[id] {
+				c.drop(id)
+				delete(c.avoided, id)
+			}
 		}
 	}
 }
