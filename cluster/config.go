@@ -54,6 +54,9 @@ type Config struct {
 	// OnAutonomous is called with true when this node has been without a leader
 	// for too long to trust the committed health, and with false when it has one.
 	OnAutonomous func(bool)
+	// OnCommit, unless nil, is called on the leader for each write that is committed,
+	// with the time that it took. It may be called concurrently and must not block.
+	OnCommit func(took time.Duration)
 	// Local gives what only this node knows, for its own status and for the
 	// leader.
 	Local func() Local

@@ -27,9 +27,12 @@ const currentTerm = "CurrentTerm"
 
 var errDiskHangs = errors.New("the disk has not answered for 10 s")
 
+// storePath is the file that holds the log.
+func storePath(dir string) string { return filepath.Join(dir, "raft.db") }
+
 // openStore opens the log in dir. The file's lock keeps a second process out.
 func openStore(dir string) (*raftboltdb.BoltStore, error) {
-	path := filepath.Join(dir, "raft.db")
+	path := storePath(dir)
 	store, err := raftboltdb.New(raftboltdb.Options{
 		Path: path,
 		BoltOptions: &bbolt.Options{

@@ -97,11 +97,15 @@ func (c *Cluster) commitOnce(ctx context.Context, data []byte) (result state.Res
 // apply commits a command on the leader. Its error is errNotLeader if the command
 // was surely not taken, else it wraps ErrUnknownOutcome.
 func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) {
+	began := time.Now()
 	future := c.raft().Apply(data, callWithin)
 	err := await(ctx, future)
 	c.refusals.note(err)
 	switch {
 	case err == nil:
+		if c.cfg.OnCommit != nil {
+			c.cfg.OnCommit(time.Since(began))
+		}
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return state.Result{}, fmt.Errorf("%w: %w", errNotLeader, err)
 	default:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 
@@ -21,13 +22,19 @@ func newNodeReports() *nodeReports { return &nodeReports{last: map[string]Report
 // report is what this node says of itself.
 func (c *Cluster) report() Report {
 	view := c.View()
-	return Report{
+	r := Report{
 		View:         ViewStatus{Index: view.Index, Digest: view.Digest(), Stale: c.views.stale.Load()},
 		AppliedIndex: c.raft().AppliedIndex(),
 		LastContact:  c.lastContact(),
 		Local:        c.cfg.Local(),
 		Problems:     slices.Concat(c.disk.problems(), c.views.problems()),
 	}
+	if file, err := os.Stat(storePath(c.cfg.DataDir)); err == nil {
+		r.StoreBytes = file.Size()
+	} else {
+		r.Problems = append(r.Problems, "cannot find the size of the log: "+err.Error())
+	}
+	return r
 }
 
 // Status asks every living node how it is and returns the whole cluster as this

@@ -68,6 +68,8 @@ type Report struct {
 	// itself, negative if never.
 	LastContact time.Duration `json:"last_contact"`
 	Local       Local         `json:"local"`
+	// StoreBytes is the size of the file that holds the log.
+	StoreBytes int64 `json:"store_bytes"`
 	// Problems are what the node has to complain of, such as its disk.
 	Problems []string `json:"problems,omitempty"`
 }

@@ -17,6 +17,7 @@ type clusterCollector struct {
 	backendUp, backendInFlight, viewIndex             *prometheus.Desc
 	members, agreement, tolerance                     *prometheus.Desc
 	isLeader, term, commitIndex, applied, lastContact *prometheus.Desc
+	storeBytes                                        *prometheus.Desc
 }
 
 func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollector {
@@ -37,6 +38,7 @@ func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollecto
 		commitIndex:     desc("raft_commit_index", "Last log index known to be committed."),
 		applied:         desc("raft_applied_index", "Last log index that this node has applied."),
 		lastContact:     desc("raft_last_contact_seconds", "Time since this node heard from the leader; 0 on the leader, +Inf if never."),
+		storeBytes:      desc("raft_store_bytes", "Size of the file that holds the log."),
 	}
 }
 
@@ -44,7 +46,7 @@ func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollecto
 func (c *clusterCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		c.backendUp, c.backendInFlight, c.viewIndex, c.members, c.agreement, c.tolerance,
-		c.isLeader, c.term, c.commitIndex, c.applied, c.lastContact,
+		c.isLeader, c.term, c.commitIndex, c.applied, c.lastContact, c.storeBytes,
 	} {
 		ch <- desc
 	}
@@ -105,6 +107,7 @@ func (c *clusterCollector) collectSelf(gauge gaugeFunc, n *cluster.NodeStatus) {
 		contact = math.Inf(1)
 	}
 	gauge(c.lastContact, contact)
+	gauge(c.storeBytes, float64(n.StoreBytes))
 }
 
 func oneIf(b bool) float64 {

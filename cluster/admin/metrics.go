@@ -33,6 +33,7 @@ type Metrics struct {
 	retries         *prometheus.CounterVec
 	rejected        *prometheus.CounterVec
 	connections     *prometheus.GaugeVec
+	commitDuration  prometheus.Histogram
 
 	// codes holds the label of each status code, to spare making it per request.
 	codes [maxCode + 1]string
@@ -58,9 +59,11 @@ func NewMetrics() *Metrics {
 			"Requests that this node answered itself, with an error.", "reason"),
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lbnode_connections_open",
 			Help: "Open connections from clients."}, []string{"listener"}),
+		commitDuration: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lbnode_raft_commit_duration_seconds",
+			Help: "Time that this node, as leader, took to commit and apply a write.", Buckets: durationBuckets()}),
 	}
 	m.registry.MustRegister(m.requests, m.requestDuration, m.attempts, m.attemptDuration,
-		m.checkFailures, m.retries, m.rejected, m.connections)
+		m.checkFailures, m.retries, m.rejected, m.connections, m.commitDuration)
 	for code := range m.codes {
 		m.codes[code] = strconv.Itoa(code)
 	}
@@ -71,11 +74,13 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
-// durations spans half a millisecond to the default request timeout.
 func durations(name, help string, labels ...string) *prometheus.HistogramVec {
-	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: []float64{
-		.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30,
-	}}, labels)
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: durationBuckets()}, labels)
+}
+
+// durationBuckets spans half a millisecond to the default request timeout.
+func durationBuckets() []float64 {
+	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 }
 
 // Request counts a request that ended; pool is empty if none matched.
@@ -107,6 +112,9 @@ func (m *Metrics) Connections(listener string, delta int) {
 func (m *Metrics) CheckFailed(pool, backend string) {
 	m.checkFailures.WithLabelValues(pool, backend).Inc()
 }
+
+// Committed counts a write that this node committed as leader.
+func (m *Metrics) Committed(took time.Duration) { m.commitDuration.Observe(took.Seconds()) }
 
 func (m *Metrics) code(code int) string {
 	if code < 0 || code > maxCode {

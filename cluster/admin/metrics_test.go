@@ -33,6 +33,7 @@ func useAll(m *Metrics, pool, backend string) {
 	m.Reject("no_route")
 	m.Connections("http", 2)
 	m.CheckFailed(pool, backend)
+	m.Committed(time.Millisecond)
 }
 
 // TestMetricsAreDocumented compares what is served with METRICS.md, both ways.
@@ -81,6 +82,7 @@ func TestMetricValues(t *testing.T) {
 	m.Attempt("web", "web-1", 0, 40*time.Second)
 	m.Connections("http", 2)
 	m.Connections("http", -1)
+	m.Committed(3 * time.Millisecond)
 	body := scrape(t, addr)
 	for _, want := range []string{
 		`lbnode_requests_total{code="200",method="GET",pool="web",protocol="HTTP/1.1"} 2`,
@@ -105,6 +107,9 @@ func TestMetricValues(t *testing.T) {
 		`lbnode_raft_term 4`,
 		`lbnode_raft_applied_index 4`,
 		`lbnode_raft_last_contact_seconds 0`,
+		`lbnode_raft_store_bytes 65536`,
+		`lbnode_raft_commit_duration_seconds_bucket{le="0.0025"} 0`,
+		`lbnode_raft_commit_duration_seconds_bucket{le="0.005"} 1`,
 		`go_goroutines`,
 		`process_open_fds`,
 	} {

@@ -39,6 +39,9 @@ func (v *ClusterView) writeSummary(w io.Writer) {
 	}
 	fmt.Fprintf(w, "leader %s, term %d, commit index %d, quorum %d, tolerates the loss of %d more, %s\n",
 		cmp.Or(v.Leader, "NONE"), v.Term, v.CommitIndex, v.Quorum, v.FailureTolerance, agreement)
+	for _, warning := range v.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", warning)
+	}
 }
 
 func (v *ClusterView) writeNodes(w io.Writer) {

@@ -16,6 +16,9 @@ type ClusterView struct {
 	Healthy bool `json:"healthy"`
 	// Degraded is why the node that answers cannot take writes, empty if it can.
 	Degraded string `json:"degraded,omitempty"`
+	// Warnings are sentences on what is not as it should be although the cluster
+	// works.
+	Warnings []string `json:"warnings,omitempty"`
 	// Agreement is true when every alive node serves a view of one digest.
 	Agreement   bool   `json:"agreement"`
 	Leader      string `json:"leader"`
@@ -96,6 +99,7 @@ func newClusterView(status cluster.Status, view *state.View, now time.Time) *Clu
 		AsSeenBy:         status.AsSeenBy,
 		Healthy:          status.Healthy,
 		Degraded:         status.Degraded,
+		Warnings:         status.Warnings,
 		Agreement:        status.Agreement,
 		Leader:           status.Leader,
 		Term:             status.Term,

@@ -38,10 +38,11 @@ func threeNodes(t *testing.T) *fakeCluster {
 	const url = "http://10.0.0.1:3001"
 	c.status = cluster.Status{
 		ClusterID: "c1", AsSeenBy: "lb1", Leader: "lb1", Term: 4, CommitIndex: 4, Quorum: 2, FailureTolerance: 0, Agreement: true,
+		Warnings: []string{"lb1: the disk is slow"},
 		Nodes: []cluster.NodeStatus{
 			{ID: "n1", Name: "lb1", Addr: "10.0.1.1:7946", RaftAddr: "10.0.1.1:7947", AdminAddr: "127.0.0.1:8404", HTTPAddr: "10.0.1.1:8080",
 				Version: "v1.2.3", State: cluster.Alive, Voter: true, Leader: true,
-				Report: cluster.Report{View: view, AppliedIndex: 4, Local: seen(400*time.Millisecond, 812*time.Microsecond, url)}},
+				Report: cluster.Report{View: view, AppliedIndex: 4, StoreBytes: 65536, Local: seen(400*time.Millisecond, 812*time.Microsecond, url)}},
 			{ID: "n2", Name: "lb2", Addr: "10.0.1.2:7946", HTTPAddr: "10.0.1.2:8080", State: cluster.Suspect, Voter: true, Lag: 1,
 				Report: cluster.Report{View: cluster.ViewStatus{Index: 3, Digest: "77", Stale: true}, LastContact: 12 * time.Millisecond,
 					Local: seen(-time.Second, 2*time.Millisecond, url)}}, // its clock is ahead
@@ -92,7 +93,7 @@ func compare(t *testing.T, file string, got []byte) {
 
 func TestDegradedClusterSaysWhy(t *testing.T) {
 	c := threeNodes(t)
-	c.status.Degraded, c.status.Leader = "no leader", ""
+	c.status.Degraded, c.status.Leader, c.status.Warnings = "no leader", "", nil
 	addr := serve(t, c, Config{})
 	got := ask(t, "GET", "http://"+addr+"/cluster", "")
 	if want := `"healthy":false,"degraded":"no leader","agreement":true,"leader":""`; got.status != 200 || !strings.Contains(got.body, want) {

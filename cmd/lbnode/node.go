@@ -73,6 +73,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	cfg.cluster.OnView = n.viewChanged
 	cfg.cluster.OnMembers = n.membersChanged
 	cfg.cluster.OnAutonomous = n.proxy.SetAutonomous
+	cfg.cluster.OnCommit = n.metrics.Committed
 	cfg.cluster.Local = n.local
 	var err error
 	if n.cluster, err = cluster.Open(ctx, cfg.cluster); err != nil {
