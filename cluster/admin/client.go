@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,9 +11,13 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"lbnode/cluster"
 )
 
 const (
@@ -24,8 +29,9 @@ const (
 )
 
 // Client calls the admin API of one node. Its errors are a [*Problem] when the
-// node refused, and else say why the node could not be asked. It may be used
-// concurrently.
+// node refused, and else say why the node could not be asked. A change that may
+// have happened although it was not confirmed is a [cluster.ErrUnknownOutcome]. It
+// may be used concurrently.
 type Client struct {
 	addr  string // host:port
 	token string
@@ -154,20 +160,25 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 }
 
 func (c *Client) send(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	req, err := c.newRequest(ctx, method, path, body)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask lbnode at %q: %w", c.addr, innermost(err))
 	}
 	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.unreachable(ctx, err)
+	var data []byte
+	if err == nil {
+		defer resp.Body.Close()
+		data, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return nil, c.unreachable(ctx, err)
+	switch {
+	case err == nil:
+		return data, c.refusal(resp, data)
+	case method != http.MethodGet && sent.Load():
+		return nil, fmt.Errorf("%w: lbnode at %s was asked but did not answer: %w", cluster.ErrUnknownOutcome, c.addr, cmp.Or(ctx.Err(), innermost(err)))
 	}
-	return data, c.refusal(resp, data)
+	return nil, c.unreachable(ctx, err)
 }
 
 func (c *Client) newRequest(ctx context.Context, method, path string, body any) (*http.Request, error) {
@@ -184,6 +195,11 @@ func (c *Client) newRequest(ctx context.Context, method, path string, body any) 
 	req.Header.Set("Accept", "application/json")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if method != http.MethodGet {
+		// net/http sends a request that has a key once more if its connection was
+		// closed while idle.
+		req.Header.Set(keyHeader, cluster.NewID())
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)

@@ -26,13 +26,9 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if err := checkContentType(r); err != nil {
 		return err
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return &Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", maxBody)}
-	}
+	data, err := readAll(w, r)
 	if err != nil {
-		return badRequest("", "cannot read the body: "+err.Error(), "")
+		return err
 	}
 	var object json.RawMessage
 	if err := json.Unmarshal(data, &object); err != nil {
@@ -42,6 +38,20 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 		return badRequest("", "the body is not a JSON object", `send an object such as {"name": "web"}`)
 	}
 	return fill(object, reflect.ValueOf(into).Elem(), "")
+}
+
+// readAll returns the body of r, which can be read again afterwards.
+func readAll(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, &Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", maxBody)}
+	}
+	if err != nil {
+		return nil, badRequest("", "cannot read the body: "+err.Error(), "")
+	}
+	r.Body = io.NopCloser(bytes.NewReader(data))
+	return data, nil
 }
 
 func checkContentType(r *http.Request) error {

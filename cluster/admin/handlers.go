@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -85,22 +86,32 @@ func (s *Server) leave(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	s.log.Info("leaving the cluster on request", "client", r.RemoteAddr)
 	if err := s.cluster.Leave(ctx); err != nil {
-		return fmt.Errorf("cannot leave the cluster: %w", err)
+		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// propose commits op, on the condition that r's If-Match names.
+// propose commits op, on the condition that r's If-Match names. If r repeats a
+// request, it returns what came of the first.
 func (s *Server) propose(r *http.Request, op state.Op) error {
 	ifIndex, err := ifMatch(r)
 	if err != nil {
 		return err
 	}
+	id, err := requestID(r)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), proposeTimeout)
 	defer cancel()
-	result, err := s.cluster.Propose(ctx, cluster.Write{Op: op, IfIndex: ifIndex})
-	if err != nil {
+	result, err := s.cluster.Propose(ctx, cluster.Write{Op: op, IfIndex: ifIndex, RequestID: id})
+	switch {
+	case errors.Is(err, cluster.ErrNoLeader):
+		return fmt.Errorf("the change has not happened: %w", err)
+	case errors.Is(err, cluster.ErrUnknownOutcome):
+		return fmt.Errorf("the change may have happened: %w", err)
+	case err != nil:
 		return fmt.Errorf("cannot change the cluster: %w", err)
 	}
 	if result.Err != nil {
@@ -112,7 +123,7 @@ func (s *Server) propose(r *http.Request, op state.Op) error {
 
 // ifMatch gives the view index that a write is conditional on, 0 for none.
 func ifMatch(r *http.Request) (uint64, error) {
-	tag := strings.TrimSpace(strings.Join(r.Header.Values("If-Match"), ", "))
+	tag := ifMatchTag(r)
 	if tag == "" || tag == "*" {
 		return 0, nil
 	}
@@ -127,6 +138,10 @@ func ifMatch(r *http.Request) (uint64, error) {
 		return 0, &state.Error{Code: state.Stale, Message: "the view is no longer at index 0: read it again and repeat the change"}
 	}
 	return index, nil
+}
+
+func ifMatchTag(r *http.Request) string {
+	return strings.TrimSpace(strings.Join(r.Header.Values("If-Match"), ", "))
 }
 
 // writeView answers with part of the view.

@@ -23,14 +23,16 @@ type fakeCluster struct {
 	index    uint64
 	status   cluster.Status
 	local    cluster.Local
-	failure  error // of Propose and Leave
+	applied  chan struct{} // closed and replaced by each write
+	catchUp  func()        // unless nil, what Barrier waits for
+	failure  error         // of Propose, Barrier and Leave
 	notReady error
 	left     int
 	hang     chan struct{} // unless nil, Status sends to it, then waits for its context
 }
 
 func newFakeCluster() *fakeCluster {
-	return &fakeCluster{machine: state.NewMachine(), status: cluster.Status{
+	return &fakeCluster{machine: state.NewMachine(), applied: make(chan struct{}), status: cluster.Status{
 		ClusterID: "c1", AsSeenBy: "lb1", Leader: "lb1", Term: 4, CommitIndex: 812, Quorum: 1, Agreement: true, Healthy: true,
 		Nodes: []cluster.NodeStatus{{ID: "n1", Name: "lb1", State: cluster.Alive, Voter: true, Leader: true}},
 	}}
@@ -53,27 +55,35 @@ func (c *fakeCluster) Propose(_ context.Context, w cluster.Write) (state.Result,
 		return state.Result{}, err
 	}
 	c.index++
+	close(c.applied)
+	c.applied = make(chan struct{})
 	return c.machine.Apply(c.index, data)
 }
 
 func (c *fakeCluster) Barrier(context.Context) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.failure
+	failure, catchUp := c.failure, c.catchUp
+	c.mu.Unlock()
+	if failure == nil && catchUp != nil {
+		catchUp()
+	}
+	return failure
 }
 
-// NextView polls, which a fake may.
 func (c *fakeCluster) NextView(ctx context.Context, index uint64) *state.View {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for c.View().Index <= index {
+	for {
+		c.mu.Lock()
+		view, applied := c.machine.View(), c.applied
+		c.mu.Unlock()
+		if view.Index > index {
+			return view
+		}
 		select {
-		case <-tick.C:
+		case <-applied:
 		case <-ctx.Done():
 			return c.View()
 		}
 	}
-	return c.View()
 }
 
 func (c *fakeCluster) Status(ctx context.Context) cluster.Status {
@@ -162,7 +172,11 @@ func (a answer) problem(t *testing.T) Problem {
 	if err := json.Unmarshal([]byte(a.body), &p); err != nil {
 		t.Fatalf("cannot read problem %q: %v", a.body, err)
 	}
-	if p.Type != "about:blank" || p.Status != a.status || p.Title != http.StatusText(a.status) || p.Detail == "" || p.Instance == "" {
+	title := http.StatusText(a.status)
+	if a.status == http.StatusGatewayTimeout {
+		title = "Outcome Unknown"
+	}
+	if p.Type != "about:blank" || p.Status != a.status || p.Title != title || p.Detail == "" || p.Instance == "" {
 		t.Errorf("got problem %+v of status %d, want all members filled", p, a.status)
 	}
 	return p

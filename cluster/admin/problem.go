@@ -14,7 +14,7 @@ import (
 type Problem struct {
 	// Type is always "about:blank": Status says all there is to the kind.
 	Type string `json:"type"`
-	// Title is the text of Status.
+	// Title is the text of Status, but for 504, whose text says less than is known.
 	Title string `json:"title"`
 	// Status is the HTTP status code.
 	Status int `json:"status"`
@@ -36,6 +36,16 @@ func (p *Problem) Error() string {
 	return p.Detail + "; " + p.Hint
 }
 
+// Is makes a [cluster.ErrUnknownOutcome] of the problem that tells of one.
+func (p *Problem) Is(target error) bool {
+	return p.Status == http.StatusGatewayTimeout && target == cluster.ErrUnknownOutcome
+}
+
+const (
+	unknownTitle = "Outcome Unknown"
+	unknownHint  = "read it to see whether it has (such as lbnode backend ls), or repeat it with the same Idempotency-Key: then it takes effect once"
+)
+
 // problemOf maps an error to what the API answers. It is the only place that
 // turns errors into statuses.
 func problemOf(err error) *Problem {
@@ -49,19 +59,21 @@ func problemOf(err error) *Problem {
 	case errors.As(err, &failure):
 		p.Status, p.Field, p.Detail = statusOf(failure.Code), failure.Field, failure.Error()
 	case errors.Is(err, cluster.ErrNoLeader):
-		p.Status, p.Hint = http.StatusServiceUnavailable, "this node goes on serving its last view; GET /cluster shows which nodes are missing"
+		p.Status, p.Hint = http.StatusServiceUnavailable, "it may be repeated; this node goes on serving its last view; GET /cluster shows which nodes are missing"
 	case errors.Is(err, cluster.ErrUnknownOutcome):
-		p.Status, p.Hint = http.StatusGatewayTimeout, "read it again before repeating it"
+		p.Status, p.Hint = http.StatusGatewayTimeout, unknownHint
 	case errors.Is(err, cluster.ErrHeldBack):
 		p.Status, p.Hint = http.StatusConflict, "upgrade the nodes that are named, then repeat it"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		p.Status = http.StatusServiceUnavailable
-		p.Detail = "the cluster did not confirm in time; the change may still happen"
-		p.Hint = "read it again before repeating it"
+		p.Status, p.Hint = http.StatusGatewayTimeout, unknownHint
+		p.Detail = "the change may have happened: the cluster did not confirm it in time"
 	default:
 		p.Status = http.StatusInternalServerError
 	}
 	p.Title = http.StatusText(p.Status)
+	if p.Status == http.StatusGatewayTimeout {
+		p.Title = unknownTitle
+	}
 	return p
 }
 
@@ -86,7 +98,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch p.Status {
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="lbnode"`)
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", "1")
 	case http.StatusInternalServerError:
 		s.log.Error("cannot answer an admin request", "method", r.Method, "path", r.URL.Path, "error", err)

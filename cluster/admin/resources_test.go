@@ -130,8 +130,10 @@ func TestWhenTheClusterCannotWrite(t *testing.T) {
 		status  int
 		in      string
 	}{
-		{fmt.Errorf("%w: 1 of 3 voters is alive", cluster.ErrNoLeader), 503, "1 of 3 voters is alive"},
-		{context.DeadlineExceeded, 503, "may still happen"},
+		{fmt.Errorf("%w: 1 of 3 voters is alive", cluster.ErrNoLeader), 503, "no leader: 1 of 3 voters is alive"},
+		{fmt.Errorf("%w: gave up", cluster.ErrUnknownOutcome), 504, "the outcome is unknown: gave up"},
+		{context.DeadlineExceeded, 504, "may have happened"},
+		{fmt.Errorf("%w: lb2 runs v1", cluster.ErrHeldBack), 409, "lb2 runs v1"},
 		{errTest, 500, "test failure"},
 	} {
 		c := webPool(t)

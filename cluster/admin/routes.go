@@ -80,6 +80,9 @@ func (s *Server) dispatch(methods map[string]endpoint) http.Handler {
 			return
 		}
 		err := e.checkQuery(r)
+		if err == nil && e.method != "GET" {
+			_, err = idempotencyKey(r)
+		}
 		if err == nil {
 			err = e.handle(w, r)
 		}

@@ -77,7 +77,7 @@ func runBackendAdd(ctx context.Context, args []string, stdout, _ io.Writer) erro
 	}
 	b, err := client.AddBackend(ctx, *pool, admin.BackendSpec{Name: words[0], URL: words[1], Weight: *weight})
 	if err != nil {
-		return fmt.Errorf("cannot add backend %q to pool %q: %w", words[0], *pool, err)
+		return changeFailed(err, fmt.Sprintf("add backend %q to pool %q", words[0], *pool), "lbnode backend ls")
 	}
 	return c.print(b, func(w io.Writer) {
 		fmt.Fprintf(w, "added %s %s to pool %s; it gets traffic once its first probe has passed\n", b.Name, b.URL, *pool)
@@ -99,7 +99,7 @@ func runBackendRemove(ctx context.Context, args []string, stdout, _ io.Writer) e
 		return err
 	}
 	if err := client.RemoveBackend(ctx, *pool, words[0]); err != nil {
-		return fmt.Errorf("cannot remove backend %q from pool %q: %w", words[0], *pool, err)
+		return changeFailed(err, fmt.Sprintf("remove backend %q from pool %q", words[0], *pool), "lbnode backend ls")
 	}
 	removed := map[string]string{"pool": *pool, "name": words[0]}
 	return c.print(removed, func(w io.Writer) { fmt.Fprintf(w, "removed %s from pool %s\n", words[0], *pool) })
@@ -130,7 +130,7 @@ func runBackendSet(ctx context.Context, args []string, stdout, _ io.Writer) erro
 	}
 	b, err := client.UpdateBackend(ctx, *pool, words[0], change)
 	if err != nil {
-		return fmt.Errorf("cannot change backend %q of pool %q: %w", words[0], *pool, err)
+		return changeFailed(err, fmt.Sprintf("change backend %q of pool %q", words[0], *pool), "lbnode backend ls")
 	}
 	return c.print(b, func(w io.Writer) {
 		writeBackends(w, admin.Pool{Name: *pool, Backends: []admin.Backend{*b}})

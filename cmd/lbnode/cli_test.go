@@ -27,7 +27,15 @@ type soloCluster struct {
 	machine *state.Machine
 	index   uint64
 	status  cluster.Status
+	failure error // of Propose
 	left    bool
+}
+
+// refuse makes all writes from now on end so.
+func (c *soloCluster) refuse(failure error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failure = failure
 }
 
 func (c *soloCluster) View() *state.View {
@@ -43,6 +51,9 @@ func (c *soloCluster) NextView(context.Context, uint64) *state.View { return c.V
 func (c *soloCluster) Propose(_ context.Context, w cluster.Write) (state.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.failure != nil {
+		return state.Result{}, c.failure
+	}
 	data, err := state.Command{ID: w.RequestID, IfIndex: w.IfIndex, Op: w.Op}.Encode()
 	if err != nil {
 		return state.Result{}, err

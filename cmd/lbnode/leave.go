@@ -17,7 +17,7 @@ func runLeave(ctx context.Context, args []string, stdout, _ io.Writer) error {
 		return err
 	}
 	if err := client.Leave(ctx); err != nil {
-		return err
+		return changeFailed(err, "take the node at "+c.admin+" out of its cluster", "lbnode members on another node")
 	}
 	left := map[string]string{"admin": c.admin}
 	return c.print(left, func(w io.Writer) { fmt.Fprintf(w, "the node at %s has left its cluster and stops\n", c.admin) })

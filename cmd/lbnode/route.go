@@ -55,7 +55,7 @@ func runRouteAdd(ctx context.Context, args []string, stdout, _ io.Writer) error 
 	host, path := splitMatch(words[0])
 	route, err := client.PutRoute(ctx, admin.Route{Host: host, Path: path, Pool: words[1]})
 	if err != nil {
-		return fmt.Errorf("cannot send %q to pool %q: %w", words[0], words[1], err)
+		return changeFailed(err, fmt.Sprintf("send %q to pool %q", words[0], words[1]), "lbnode route ls")
 	}
 	return c.print(route, func(w io.Writer) { fmt.Fprintf(w, "%s%s goes to pool %s\n", route.Host, route.Path, route.Pool) })
 }
@@ -72,7 +72,7 @@ func runRouteRemove(ctx context.Context, args []string, stdout, _ io.Writer) err
 	}
 	host, path := splitMatch(words[0])
 	if err := client.RemoveRoute(ctx, host, path); err != nil {
-		return fmt.Errorf("cannot remove the route %q: %w", words[0], err)
+		return changeFailed(err, fmt.Sprintf("remove the route %q", words[0]), "lbnode route ls")
 	}
 	removed := map[string]string{"host": host, "path": path}
 	return c.print(removed, func(w io.Writer) { fmt.Fprintf(w, "removed the route for %s%s\n", host, path) })
