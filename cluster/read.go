@@ -26,7 +26,7 @@ func (c *Cluster) Barrier(ctx context.Context) error {
 			return nil
 		}
 		if !pause(ctx, retryAfter) {
-			return fmt.Errorf("%w: cannot read what is agreed now: %w", ErrNoLeader, err)
+			return fmt.Errorf("%w: %w", ErrNoLeader, err)
 		}
 	}
 }

@@ -181,13 +181,8 @@ func unknownKey(t reflect.Type, path, key string) error {
 	if t == reflect.TypeFor[BackendSpec]() && slices.Contains(keysOf(reflect.TypeFor[Backend]()), key) {
 		return invalid(join(path, key), "belongs to the cluster and cannot be written")
 	}
-	known := keysOf(t)
-	hint := "known are " + strings.Join(known, ", ")
-	if near := Nearest(key, known); near != "" {
-		hint = fmt.Sprintf("did you mean %q?", near)
-	}
 	name := clip([]byte(join(path, key)))
-	return badRequest(name, fmt.Sprintf("unknown key %q", name), hint)
+	return badRequest(name, fmt.Sprintf("unknown key %q", name), hintAt(key, keysOf(t)))
 }
 
 func join(path, key string) string {

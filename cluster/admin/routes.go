@@ -79,17 +79,32 @@ func (s *Server) dispatch(methods map[string]endpoint) http.Handler {
 			})
 			return
 		}
-		err := e.checkQuery(r)
-		if err == nil && e.method != "GET" {
-			_, err = idempotencyKey(r)
-		}
-		if err == nil {
-			err = e.handle(w, r)
-		}
-		if err != nil {
+		if err := s.answer(&e, w, r); err != nil {
 			s.fail(w, r, err)
 		}
 	})
+}
+
+// answer handles r once it is known to make sense and the view is as new as it
+// asks for.
+func (s *Server) answer(e *endpoint, w http.ResponseWriter, r *http.Request) error {
+	err := e.checkQuery(r)
+	switch {
+	case err != nil:
+	case e.readsView():
+		err = s.awaitView(w, r)
+	case e.method != "GET":
+		_, err = idempotencyKey(r)
+	}
+	if err != nil {
+		return err
+	}
+	return e.handle(w, r)
+}
+
+// readsView says whether the endpoint answers from the view.
+func (e *endpoint) readsView() bool {
+	return e.method == "GET" && strings.HasPrefix(e.path, "/v1/")
 }
 
 func (s *Server) unknownPath(w http.ResponseWriter, r *http.Request) {
@@ -100,10 +115,11 @@ func (s *Server) unknownPath(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// checkQuery refuses a key that the endpoint does not know when something would
-// be written: to pass over it could do more than was asked for.
+// checkQuery refuses a key that the endpoint does not know: to pass over it could
+// change more than was asked for, or read less. Probes and /cluster, which people
+// and monitors call in their own ways, take any.
 func (e *endpoint) checkQuery(r *http.Request) error {
-	if e.method == "GET" {
+	if e.method == "GET" && !e.readsView() {
 		return nil
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -111,13 +127,27 @@ func (e *endpoint) checkQuery(r *http.Request) error {
 		return badRequest("", "cannot read the query: "+err.Error(), "")
 	}
 	known := strings.Fields(e.query)
+	if e.readsView() {
+		known = append(known, freshnessKeys()...)
+	}
 	for _, key := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(known, key) {
-			return badRequest(clip([]byte(key)), fmt.Sprintf("unknown query key %q", clip([]byte(key))), "nothing was changed")
+			return badRequest(clip([]byte(key)), fmt.Sprintf("unknown query key %q", clip([]byte(key))), hintAt(key, known))
 		}
 		if len(query[key]) > 1 {
-			return badRequest(key, fmt.Sprintf("the query key %q is given twice", key), "nothing was changed")
+			return badRequest(key, fmt.Sprintf("the query key %q is given twice", key), "give it once")
 		}
 	}
 	return nil
+}
+
+// hintAt says what an unknown key may have been meant to be.
+func hintAt(key string, known []string) string {
+	switch near := Nearest(key, known); {
+	case near != "":
+		return fmt.Sprintf("did you mean %q?", near)
+	case len(known) == 0:
+		return "there are none here"
+	}
+	return "known are " + strings.Join(known, ", ")
 }

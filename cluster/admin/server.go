@@ -77,8 +77,10 @@ type Server struct {
 	origins *http.CrossOriginProtection
 
 	http     http.Server
-	loopback bool           // the listener's address is; set before serving begins
-	serving  sync.WaitGroup // serve
+	loopback bool            // the listener's address is; set before serving begins
+	serving  sync.WaitGroup  // serve
+	stopping context.Context // done when Shutdown begins
+	blocked  chan struct{}   // holds one for each read that waits
 }
 
 // New returns a server that does not listen yet.
@@ -91,6 +93,7 @@ func New(c Config) *Server {
 		version: c.Version,
 		log:     c.Log,
 		origins: http.NewCrossOriginProtection(),
+		blocked: make(chan struct{}, maxBlocked),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -108,6 +111,9 @@ func New(c Config) *Server {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	var stop context.CancelFunc
+	s.stopping, stop = context.WithCancel(context.Background())
+	s.http.RegisterOnShutdown(stop)
 	return s
 }
 
@@ -132,8 +138,8 @@ func (s *Server) serve(l net.Listener) {
 	}
 }
 
-// Shutdown stops listening and lets requests end until ctx is done, then cuts
-// them off, which is its error.
+// Shutdown stops listening, answers reads that wait for a newer view, and lets
+// requests end until ctx is done, then cuts them off, which is its error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
 	if err != nil {
