@@ -87,28 +87,32 @@ type Route struct {
 	Pool string `json:"pool"`
 }
 
-func newPool(p *state.Pool, local cluster.Local) Pool {
+// observed gives what this node's probes say of a backend, nil if it does not probe
+// it.
+type observed func(backendID string) *cluster.Observation
+
+func newPool(p *state.Pool, seen observed) Pool {
 	return Pool{
 		Name:        p.Name,
 		Strategy:    p.Strategy,
 		HealthCheck: HealthCheck(p.HealthCheck),
 		Timeouts:    Timeouts(p.Timeouts),
 		WhenAllDown: p.WhenAllDown,
-		Backends:    newBackends(p, local),
+		Backends:    newBackends(p, seen),
 	}
 }
 
-func newBackends(p *state.Pool, local cluster.Local) []Backend {
+func newBackends(p *state.Pool, seen observed) []Backend {
 	backends := make([]Backend, len(p.Backends))
 	for i := range p.Backends {
-		backends[i] = newBackend(&p.Backends[i], local)
+		backends[i] = newBackend(&p.Backends[i], seen)
 	}
 	return backends
 }
 
-func newBackend(b *state.Backend, local cluster.Local) Backend {
+func newBackend(b *state.Backend, seen observed) Backend {
 	checked := ""
-	if o := local.Backends[b.ID].Observation; o != nil && o.URL == b.URL() {
+	if o := seen(b.ID); o != nil && o.URL == b.URL() {
 		checked = formatTime(o.At)
 	}
 	return Backend{

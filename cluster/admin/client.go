@@ -98,11 +98,6 @@ func (c *Client) Backends(ctx context.Context, pool string) ([]Backend, error) {
 	return call[[]Backend](ctx, c, "GET", poolPath(pool)+"/backends", nil)
 }
 
-// Backend returns a backend of a pool.
-func (c *Client) Backend(ctx context.Context, pool, name string) (*Backend, error) {
-	return call[*Backend](ctx, c, "GET", backendPath(pool, name), nil)
-}
-
 // AddBackend adds a backend to a pool and returns it.
 func (c *Client) AddBackend(ctx context.Context, pool string, backend BackendSpec) (*Backend, error) {
 	return call[*Backend](ctx, c, "POST", poolPath(pool)+"/backends", backend)

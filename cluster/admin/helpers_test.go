@@ -113,6 +113,10 @@ func (c *fakeCluster) Local() cluster.Local {
 	return c.local
 }
 
+func (c *fakeCluster) Observed(backendID string) *cluster.Observation {
+	return c.Local().Backends[backendID].Observation
+}
+
 func (c *fakeCluster) Ready() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +143,7 @@ func (c *fakeCluster) apply(t *testing.T, ops ...state.Op) {
 // serve starts a server over the fake and returns its address.
 func serve(t *testing.T, c *fakeCluster, config Config) string {
 	t.Helper()
-	config.Cluster, config.Local, config.Ready = c, c.Local, c.Ready
+	config.Cluster, config.Local, config.Observed, config.Ready = c, c.Local, c.Observed, c.Ready
 	s := New(config)
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {

@@ -140,7 +140,7 @@ type blockable struct {
 func newBlockable(t *testing.T) *blockable {
 	t.Helper()
 	c := webPool(t)
-	b := &blockable{fakeCluster: c, server: New(Config{Cluster: c, Local: c.Local, Ready: c.Ready})}
+	b := &blockable{fakeCluster: c, server: New(Config{Cluster: c, Local: c.Local, Observed: c.Observed, Ready: c.Ready})}
 	l := &pipes{dialled: make(chan net.Conn), closed: make(chan struct{})}
 	b.server.serving.Go(func() { b.server.serve(l) })
 	transport := &http.Transport{DialContext: l.dial}

@@ -35,10 +35,10 @@ func backendOf(view *state.View, r *http.Request, name string) (*state.Backend, 
 }
 
 func (s *Server) getPools(w http.ResponseWriter, r *http.Request) error {
-	view, local := s.cluster.View(), s.local()
+	view := s.cluster.View()
 	pools := make([]Pool, len(view.Pools))
 	for i, p := range view.Pools {
-		pools[i] = newPool(p, local)
+		pools[i] = newPool(p, s.observed)
 	}
 	return writeView(w, r, http.StatusOK, view, pools)
 }
@@ -58,7 +58,7 @@ func (s *Server) answerPool(w http.ResponseWriter, r *http.Request, status int, 
 	if status == http.StatusCreated {
 		w.Header().Set("Location", poolPath(name))
 	}
-	return writeView(w, r, status, view, newPool(pool, s.local()))
+	return writeView(w, r, status, view, newPool(pool, s.observed))
 }
 
 func (s *Server) createPool(w http.ResponseWriter, r *http.Request) error {
@@ -125,7 +125,7 @@ func (s *Server) getBackends(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeView(w, r, http.StatusOK, view, newBackends(pool, s.local()))
+	return writeView(w, r, http.StatusOK, view, newBackends(pool, s.observed))
 }
 
 func (s *Server) getBackend(w http.ResponseWriter, r *http.Request) error {
@@ -141,7 +141,7 @@ func (s *Server) answerBackend(w http.ResponseWriter, r *http.Request, status in
 	if status == http.StatusCreated {
 		w.Header().Set("Location", poolPath(r.PathValue("pool"))+"/backends/"+url.PathEscape(name))
 	}
-	return writeView(w, r, status, view, newBackend(b, s.local()))
+	return writeView(w, r, status, view, newBackend(b, s.observed))
 }
 
 func (s *Server) addBackend(w http.ResponseWriter, r *http.Request) error {

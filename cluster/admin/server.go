@@ -51,6 +51,9 @@ type Config struct {
 	// Local gives what this node alone knows of its traffic and probes, at once.
 	// Required.
 	Local func() cluster.Local
+	// Observed gives what this node's probes last found of a backend, nil if it does
+	// not probe it. Required.
+	Observed func(backendID string) *cluster.Observation
 	// Ready returns nil while this node takes traffic, else why it does not.
 	// Required.
 	Ready func() error
@@ -67,14 +70,14 @@ type Config struct {
 
 // Server answers on the admin listener.
 type Server struct {
-	cluster Cluster
-	local   func() cluster.Local
-	ready   func() error
-	token   string
-	version string
-	log     *slog.Logger
-	metrics http.Handler
-	origins *http.CrossOriginProtection
+	cluster  Cluster
+	observed observed
+	ready    func() error
+	token    string
+	version  string
+	log      *slog.Logger
+	metrics  http.Handler
+	origins  *http.CrossOriginProtection
 
 	http     http.Server
 	loopback bool            // the listener's address is; set before serving begins
@@ -86,14 +89,14 @@ type Server struct {
 // New returns a server that does not listen yet.
 func New(c Config) *Server {
 	s := &Server{
-		cluster: c.Cluster,
-		local:   c.Local,
-		ready:   c.Ready,
-		token:   c.Token,
-		version: c.Version,
-		log:     c.Log,
-		origins: http.NewCrossOriginProtection(),
-		blocked: make(chan struct{}, maxBlocked),
+		cluster:  c.Cluster,
+		observed: c.Observed,
+		ready:    c.Ready,
+		token:    c.Token,
+		version:  c.Version,
+		log:      c.Log,
+		origins:  http.NewCrossOriginProtection(),
+		blocked:  make(chan struct{}, maxBlocked),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

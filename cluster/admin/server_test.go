@@ -44,7 +44,7 @@ func TestShutdownWithoutListen(t *testing.T) {
 func TestShutdownCutsOffWhatDoesNotEnd(t *testing.T) {
 	c := newFakeCluster()
 	c.hang = make(chan struct{})
-	s := New(Config{Cluster: c, Local: c.Local, Ready: c.Ready})
+	s := New(Config{Cluster: c, Local: c.Local, Observed: c.Observed, Ready: c.Ready})
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -85,10 +85,11 @@ func soloAPI(t *testing.T) *soloCluster {
 		Nodes: []cluster.NodeStatus{{ID: "n1", Name: "lb1", Addr: "127.0.0.1:7946", State: cluster.Alive, Voter: true, Leader: true}},
 	}}
 	server := admin.New(admin.Config{
-		Cluster: c,
-		Local:   func() cluster.Local { return cluster.Local{} },
-		Ready:   func() error { return nil },
-		Token:   testToken,
+		Cluster:  c,
+		Local:    func() cluster.Local { return cluster.Local{} },
+		Observed: func(string) *cluster.Observation { return nil },
+		Ready:    func() error { return nil },
+		Token:    testToken,
 	})
 	addr, err := server.Listen("127.0.0.1:0")
 	if err != nil {

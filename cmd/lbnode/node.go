@@ -91,13 +91,14 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 
 func (n *node) listen(cfg nodeConfig) (err error) {
 	n.admin = admin.New(admin.Config{
-		Cluster: (*control)(n),
-		Local:   n.local,
-		Ready:   n.ready,
-		Token:   cfg.adminToken,
-		Version: cfg.cluster.Version,
-		Log:     cfg.log,
-		Metrics: n.metrics,
+		Cluster:  (*control)(n),
+		Local:    n.local,
+		Observed: n.observed,
+		Ready:    n.ready,
+		Token:    cfg.adminToken,
+		Version:  cfg.cluster.Version,
+		Log:      cfg.log,
+		Metrics:  n.metrics,
 	})
 	if n.adminAddr, err = n.admin.Listen(cfg.admin); err != nil {
 		return err
@@ -172,6 +173,16 @@ func (n *node) local() cluster.Local {
 		l.Backends[o.BackendID] = cluster.LocalBackend{InFlight: l.Backends[o.BackendID].InFlight, Observation: &seen}
 	}
 	return l
+}
+
+// observed is what this node's probes last found of one backend.
+func (n *node) observed(backendID string) *cluster.Observation {
+	o, ok := n.checker.Observation(backendID)
+	if !ok {
+		return nil
+	}
+	seen := cluster.Observation(o)
+	return &seen
 }
 
 // findings takes what the probes find to those who act on it.

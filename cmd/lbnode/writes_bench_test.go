@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -71,36 +73,48 @@ func BenchmarkView(b *testing.B) {
 	b.ReportMetric(time.Since(began).Seconds(), "restart-s")
 }
 
-// changeSeenByAll changes a backend through one node and waits until all nodes
-// show it.
+// changeSeenByAll changes a backend through one node and waits, with blocking
+// reads, until all nodes show it.
 func changeSeenByAll(b *testing.B, nodes []*lb, n int) time.Duration {
 	pool, name, weight := fmt.Sprintf("pool-%d", n%100), fmt.Sprintf("web-%d", n/100%100), 2+n/10000%255
-	var seeing sync.WaitGroup
+	path := "/v1/pools/" + pool + "/backends/" + name
 	began := time.Now()
-	var slowest time.Duration
 	var mu sync.Mutex
+	var slowest time.Duration
+	var seeing sync.WaitGroup
 	for _, node := range nodes {
+		index, _ := readBackend(b, "http://"+node.admin+path)
 		seeing.Go(func() {
-			for {
-				backend, err := node.client.Backend(b.Context(), pool, name)
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				if backend.Weight == weight {
-					break
-				}
+			for seen := 0; seen != weight; {
+				index, seen = readBackend(b, "http://"+node.admin+path+"?wait=10s&index="+index)
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			slowest = max(slowest, time.Since(began))
 		})
 	}
+	began = time.Now()
 	if _, err := nodes[n%len(nodes)].client.UpdateBackend(b.Context(), pool, name, admin.BackendSpec{Weight: weight}); err != nil {
 		b.Fatal(err)
 	}
 	seeing.Wait()
 	return slowest
+}
+
+// readBackend returns the index of the view that a node answers from, and the
+// weight of the backend in it.
+func readBackend(b *testing.B, url string) (index string, weight int) {
+	response, err := http.Get(url)
+	if err != nil {
+		b.Error(err)
+		return "", 0
+	}
+	defer response.Body.Close()
+	var backend admin.Backend
+	if err := json.NewDecoder(response.Body).Decode(&backend); err != nil {
+		b.Error(err)
+	}
+	return strings.Trim(response.Header.Get("ETag"), `"`), backend.Weight
 }
 
 // startBenchCluster starts three nodes with pools of backends in maintenance, which

@@ -231,6 +231,18 @@ func (c *Checker) Observations() []Observation {
 	return list
 }
 
+// Observation returns the last observation of a backend, false if this node does
+// not observe it or has not probed it yet.
+func (c *Checker) Observation(backendID string) (Observation, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.targets[backendID]
+	if t == nil || !t.observed || t.last.At.IsZero() {
+		return Observation{}, false
+	}
+	return t.last, true
+}
+
 // Stop ends all probes and waits for them; the sink is not called afterwards.
 // Nothing is probed again.
 func (c *Checker) Stop() {
