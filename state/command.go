@@ -6,10 +6,6 @@ import (
 	"fmt"
 )
 
-// commandVersion is the version of the commands that this binary writes. Every
-// version that was ever released must still be readable.
-const commandVersion = 1
-
 // Command is one change of the replicated facts, as the log keeps it.
 type Command struct {
 	// ID is unique to the request. A command that was applied is not applied
@@ -27,6 +23,7 @@ type Command struct {
 // Op is an operation on the replicated facts: one of the types in ops.go.
 type Op interface {
 	kind() string
+	version() int
 	apply(c *content, at int64) *Error
 }
 
@@ -46,23 +43,23 @@ func (c Command) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode command %s: %w", c.Op.kind(), err)
 	}
-	return json.Marshal(envelope{commandVersion, c.ID, c.At, c.IfIndex, c.Op.kind(), body})
+	return json.Marshal(envelope{c.Op.version(), c.ID, c.At, c.IfIndex, c.Op.kind(), body})
 }
 
-// decode reads a command of any version that this binary knows.
-func decode(data []byte) (Command, error) {
+// decode reads a command of any version that this binary knows, and its version.
+func decode(data []byte) (Command, int, error) {
 	var e envelope
 	if err := json.Unmarshal(data, &e); err != nil {
-		return Command{}, fmt.Errorf("cannot read command: %w", err)
+		return Command{}, 0, fmt.Errorf("cannot read command: %w", err)
 	}
-	if e.Version != commandVersion {
-		return Command{}, fmt.Errorf("cannot read command of version %d: this binary knows version %d; upgrade it", e.Version, commandVersion)
+	if err := checkVersion("command", e.Version); err != nil {
+		return Command{}, e.Version, err
 	}
 	op, err := decodeOp(e.Kind, e.Body)
 	if err != nil {
-		return Command{}, err
+		return Command{}, e.Version, err
 	}
-	return Command{ID: e.ID, At: e.At, IfIndex: e.IfIndex, Op: op}, nil
+	return Command{ID: e.ID, At: e.At, IfIndex: e.IfIndex, Op: op}, e.Version, nil
 }
 
 func decodeOp(kind string, body []byte) (Op, error) {

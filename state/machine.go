@@ -6,19 +6,17 @@ import (
 	"slices"
 )
 
-const (
-	snapshotVersion = 1
-	// remembered is how many request ids the machine keeps to know a command that
-	// comes twice. They must outlast the retries of one request: 10 s of a leader
-	// that commits 800 commands a second.
-	remembered = 8192
-)
+// remembered is how many request ids the machine keeps to know a command that
+// comes twice. They must outlast the retries of one request: 10 s of a leader
+// that commits 800 commands a second.
+const remembered = 8192
 
 // Machine applies commands one after the other. It is used by one goroutine.
 type Machine struct {
-	view   *View
-	recent []applied         // oldest first, at most remembered
-	known  map[string]Result // those of recent, by id
+	view    *View
+	version int               // of the newest command that went in
+	recent  []applied         // oldest first, at most remembered
+	known   map[string]Result // those of recent, by id
 }
 
 // applied is a command that the machine has seen and what came of it.
@@ -36,10 +34,10 @@ type Result struct {
 }
 
 // NewMachine returns the machine of an empty cluster.
-func NewMachine() *Machine { return newMachine(EmptyView(), nil) }
+func NewMachine() *Machine { return newMachine(1, EmptyView(), nil) }
 
-func newMachine(view *View, recent []applied) *Machine {
-	m := &Machine{view: view, known: make(map[string]Result)}
+func newMachine(version int, view *View, recent []applied) *Machine {
+	m := &Machine{version: version, view: view, known: make(map[string]Result)}
 	for _, a := range recent {
 		m.remember(a.ID, a.Result)
 	}
@@ -53,10 +51,11 @@ func (m *Machine) View() *View { return m.view }
 // error is for a command that cannot be read, after which the machine must not
 // go on; a failure of the command itself is in the Result.
 func (m *Machine) Apply(index uint64, data []byte) (Result, error) {
-	cmd, err := decode(data)
+	cmd, version, err := decode(data)
 	if err != nil {
 		return Result{}, fmt.Errorf("log entry %d: %w", index, err)
 	}
+	m.version = max(m.version, version)
 	if before, ok := m.known[cmd.ID]; ok {
 		return before, nil
 	}
@@ -94,8 +93,9 @@ func (m *Machine) remember(id string, result Result) {
 
 // Snapshot is the machine's whole state at one index, fixed when it was taken.
 type Snapshot struct {
-	view   *View
-	recent []applied
+	version int
+	view    *View
+	recent  []applied
 }
 
 // snapshotFile is the form of a Snapshot on disk.
@@ -108,11 +108,11 @@ type snapshotFile struct {
 
 // Snapshot takes a picture of the machine. It is cheap; encoding it is not, and
 // may be done while the machine goes on.
-func (m *Machine) Snapshot() Snapshot { return Snapshot{m.view, slices.Clone(m.recent)} }
+func (m *Machine) Snapshot() Snapshot { return Snapshot{m.version, m.view, slices.Clone(m.recent)} }
 
 // Encode gives the bytes that Restore reads; equal snapshots give equal bytes.
 func (s Snapshot) Encode() ([]byte, error) {
-	data, err := json.MarshalIndent(snapshotFile{snapshotVersion, s.view.Index, s.view.content, s.recent}, "", " ")
+	data, err := json.MarshalIndent(snapshotFile{s.version, s.view.Index, s.view.content, s.recent}, "", " ")
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode snapshot: %w", err)
 	}
@@ -125,8 +125,8 @@ func Restore(data []byte) (*Machine, error) {
 	if err := json.Unmarshal(data, &header); err != nil {
 		return nil, fmt.Errorf("cannot read snapshot: %w", err)
 	}
-	if header.Version != snapshotVersion {
-		return nil, fmt.Errorf("cannot read snapshot of version %d: this binary knows version %d; upgrade it", header.Version, snapshotVersion)
+	if err := checkVersion("snapshot", header.Version); err != nil {
+		return nil, err
 	}
 	var file snapshotFile
 	if err := unmarshalStrictly(data, &file); err != nil {
@@ -135,9 +135,9 @@ func Restore(data []byte) (*Machine, error) {
 	if err := file.Content.check(); err != nil {
 		return nil, fmt.Errorf("cannot use snapshot: %w", err)
 	}
-	return newMachine(newView(file.Index, file.Content), file.Recent), nil
+	return newMachine(file.Version, newView(file.Index, file.Content), file.Recent), nil
 }
 
 // Snapshot gives the view in the form of a snapshot, without the memory of
-// requests that a machine has besides.
-func (v *View) Snapshot() Snapshot { return Snapshot{view: v} }
+// requests and of versions that a machine has besides.
+func (v *View) Snapshot() Snapshot { return Snapshot{version: v.version(), view: v} }

@@ -1,0 +1,168 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// fieldsFile lists every field that commands and snapshots of version 1 have. It
+// is never written anew: what is not in it came later.
+const fieldsFile = "../testdata/snapshots/v1-fields.txt"
+
+// versioned says in which version it must be written.
+type versioned interface{ version() int }
+
+// wholeSnapshot is a snapshot whose version is that of its content.
+type wholeSnapshot snapshotFile
+
+func (s *wholeSnapshot) version() int { return s.Content.version() }
+
+// eachField visits every field below v that holds a plain value. Lists get one
+// element to have fields.
+func eachField(path string, v reflect.Value, visit func(path string, field reflect.Value)) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		eachField(path, v.Elem(), visit)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		eachField(path+"[]", v.Index(0), visit)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+			eachField(path+"."+name, v.Field(i), visit)
+		}
+	default:
+		visit(path, v)
+	}
+}
+
+// give puts any value but zero into a field.
+func give(field reflect.Value) {
+	switch {
+	case field.CanInt():
+		field.SetInt(1)
+	case field.CanUint():
+		field.SetUint(1)
+	case field.Kind() == reflect.Bool:
+		field.SetBool(true)
+	case field.Kind() == reflect.String:
+		field.SetString("x")
+	default:
+		panic("this test cannot fill a " + field.Type().String())
+	}
+}
+
+// unversioned returns the fields of value that version 1 lacks and that value
+// would be written with in version 1 all the same.
+func unversioned(name string, value versioned, ofVersion1 []string) (wrong []string) {
+	eachField(name, reflect.ValueOf(value).Elem(), func(path string, field reflect.Value) {
+		if slices.Contains(ofVersion1, path) {
+			return
+		}
+		give(field)
+		if value.version() == 1 {
+			wrong = append(wrong, path)
+		}
+		field.SetZero()
+	})
+	return wrong
+}
+
+// An old binary that meets a field it does not know stops. So whatever has a field
+// that came later must be written in a later version, which is held back.
+func TestNewFieldsNeedANewVersion(t *testing.T) {
+	known := strings.Fields(string(readGolden(t, fieldsFile)))
+	values := map[string]versioned{"snapshot": &wholeSnapshot{}}
+	for _, cmd := range goldenCommands() {
+		values[cmd.Op.kind()] = newOp(cmd.Op.kind())
+	}
+	for name, value := range values {
+		for _, path := range unversioned(name, value, known) {
+			t.Errorf("%s came after version 1: where it is set, the version method must say in which version", path)
+		}
+	}
+	if got := unversioned("delete_pool", &DeletePool{}, nil); !slices.Equal(got, []string{"delete_pool.name"}) {
+		t.Errorf("got %q, want a field that is not of version 1 found out", got)
+	}
+}
+
+// renamePool stands for an operation that got a field in version 2.
+type renamePool struct {
+	UpdatePool
+	To string `json:"to,omitempty"`
+}
+
+func (op *renamePool) version() int {
+	if op.To != "" {
+		return 2
+	}
+	return 1
+}
+
+func TestCommandsAreWrittenInTheLowestVersion(t *testing.T) {
+	for to, want := range map[string]int{"": 1, "shop": 2} {
+		data := encode(t, Command{ID: "r1", Op: &renamePool{To: to}})
+		if !strings.HasPrefix(string(data), fmt.Sprintf(`{"v":%d,`, want)) {
+			t.Errorf("got %s, want version %d", data, want)
+		}
+	}
+}
+
+func TestCommandVersion(t *testing.T) {
+	for _, test := range []struct {
+		data    string
+		want    int
+		refused bool
+	}{
+		{`{"v":1,"op":"delete_pool","body":{"name":"web"}}`, 1, false},
+		{`{"v":2,"op":"delete_pool","body":{"name":"web"}}`, 2, false},
+		{`{"v":9,"op":"explode","body":{"with":"force"}}`, 9, false},
+		{`{"v":1,"op":"explode","body":{}}`, 1, true},
+		{`{"v":1,"op":"delete_pool","body":{"name":"web","force":true}}`, 1, true},
+		{`{"op":"delete_pool","body":{"name":"web"}}`, 0, true},
+		{`{"v":`, 0, true},
+	} {
+		got, err := CommandVersion([]byte(test.data))
+		if got != test.want || (err != nil) != test.refused {
+			t.Errorf("%s: got %d, %v, want %d and refused %v", test.data, got, err, test.want, test.refused)
+		}
+	}
+}
+
+// Once a command of version 2 went in, no binary of version 1 can follow the log,
+// whatever became of the command and whatever is in the view.
+func TestMachineRemembersTheNewestVersion(t *testing.T) {
+	r := newFixture(t)
+	if got := r.Version(); got != 1 {
+		t.Fatalf("got version %d, want 1", got)
+	}
+	r.applyData(t, 7, []byte(`{"v":2,"id":"new","op":"delete_pool","body":{"name":"none"}}`))
+	r.applyData(t, 8, []byte(`{"v":1,"id":"old","op":"delete_pool","body":{"name":"none"}}`))
+	if got := r.Version(); got != 2 {
+		t.Errorf("got version %d, want 2", got)
+	}
+	data := snapshotBytes(t, r.Machine)
+	if !strings.Contains(string(data), `"version": 2`) {
+		t.Errorf("got %s, want a snapshot of version 2", data)
+	}
+	if got := restore(t, data).Version(); got != 2 {
+		t.Errorf("got version %d after a restart, want 2", got)
+	}
+	view, err := r.View().Snapshot().Encode()
+	if err != nil || !strings.Contains(string(view), `"version": 1`) {
+		t.Errorf("got %s, %v, want the view in version 1, which can say all of it", view, err)
+	}
+}
+
+func TestTooNewIsToldFromDamaged(t *testing.T) {
+	for data, want := range map[string]bool{`{"v":3,"op":"explode"}`: true, `{"v":1,"op":"explode"}`: false, `{`: false} {
+		if _, err := NewMachine().Apply(1, []byte(data)); err == nil || errors.Is(err, ErrTooNew) != want {
+			t.Errorf("%s: got %v, want ErrTooNew: %v", data, err, want)
+		}
+	}
+}
