@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"lbnode/state"
@@ -38,6 +39,7 @@ type helloReply struct {
 	Name      string `json:"name"`
 	ClusterID string `json:"cluster_id"` // empty if it has none yet
 	NonVoter  bool   `json:"non_voter"`
+	Needs     int    `json:"needs,omitempty"` // the version of commands that its log holds
 }
 
 // promiseCall asks an empty node to take part in the cluster that From founds
@@ -132,8 +134,8 @@ func (s *callServer) stop() {
 }
 
 // answer makes a handler of a function from a call to its reply. A node that is
-// not the leader says so with 421, one that does not know the outcome with 504;
-// every other failure is a 500 with its text.
+// not the leader says so with 421, one that does not know the outcome with 504, a
+// command that is held back is a 409; every other failure is a 500 with its text.
 func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var call Call
@@ -147,6 +149,8 @@ func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http
 			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
 		case errors.Is(err, ErrUnknownOutcome):
 			http.Error(w, err.Error(), http.StatusGatewayTimeout)
+		case errors.Is(err, ErrHeldBack):
+			http.Error(w, err.Error(), http.StatusConflict)
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		default:
@@ -157,11 +161,12 @@ func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http
 
 // caller makes calls to other nodes.
 type caller struct {
-	http *http.Client
+	http  *http.Client
+	label func(addr string) string // names the node at an address for a person
 }
 
 func newCaller(d *dialer) *caller {
-	return &caller{&http.Client{Transport: &http.Transport{
+	return &caller{label: func(addr string) string { return addr }, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			conn, err := d.dial(ctx, addr, []byte{callConn})
 			if err != nil {
@@ -177,9 +182,10 @@ func newCaller(d *dialer) *caller {
 func (c *caller) stop() { c.http.CloseIdleConnections() }
 
 // call sends in to the node at addr, an address of its Raft port, and reads its
-// answer into out. Its error wraps errNotLeader if the node is not the leader and
-// errUnreached if the call never left; after any other but a refusal, the node may
-// have done what it was asked, and the error wraps ErrUnknownOutcome.
+// answer into out. Its error wraps errNotLeader if the node is not the leader,
+// errUnreached if the call never left and ErrHeldBack if a node, be it this one,
+// does not understand it; after any other but a refusal, the node may have done what
+// it was asked, and the error wraps ErrUnknownOutcome.
 func (c *caller) call(ctx context.Context, addr, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -210,6 +216,11 @@ func (c *caller) call(ctx context.Context, addr, path string, in, out any) error
 		return errNotLeader
 	case http.StatusGatewayTimeout:
 		return fmt.Errorf("%w: %s answered: %s", ErrUnknownOutcome, addr, bytes.TrimSpace(text))
+	case http.StatusConflict:
+		why := strings.TrimPrefix(string(bytes.TrimSpace(text)), ErrHeldBack.Error()+": ")
+		return fmt.Errorf("%w: %s", ErrHeldBack, why)
+	case http.StatusNotFound:
+		return fmt.Errorf("%w: %s does not know the call %s: upgrade it first", ErrHeldBack, c.label(addr), path)
 	}
 	return fmt.Errorf("%s answered: %s", addr, bytes.TrimSpace(text))
 }

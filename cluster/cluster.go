@@ -104,6 +104,7 @@ func (c *Cluster) open(ctx context.Context) error {
 	c.mux.admit = c.admitRaft
 	c.dialer = &dialer{tls: security}
 	c.calls = newCaller(c.dialer)
+	c.calls.label = c.labelAt
 	if err := c.openDir(); err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func (c *Cluster) open(ctx context.Context) error {
 		return err
 	}
 	c.views = openViews(c.cfg.DataDir, c.id.clusterID(), c.log)
-	c.fsm = newFSM(c.views.publish)
+	c.fsm = newFSM(c.views.publish, c.fail)
 	if err := c.openStores(); err != nil {
 		return err
 	}
@@ -194,6 +195,7 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 			Name:     c.cfg.Name,
 			RaftAddr: c.raftAddr.String(),
 			Version:  c.cfg.Version,
+			Commands: state.Version,
 			NonVoter: c.cfg.NonVoter,
 		},
 	}, c.log)
@@ -256,6 +258,14 @@ func (c *Cluster) reachable(addr string) string {
 // Failed receives the error after which this node cannot go on.
 func (c *Cluster) Failed() <-chan error { return c.failed }
 
+// fail ends the node with err, unless it is ending already.
+func (c *Cluster) fail(err error) {
+	select {
+	case c.failed <- err:
+	default:
+	}
+}
+
 func (c *Cluster) formLoop(ctx context.Context) {
 	var err error
 	if c.id.clusterID() == "" {
@@ -268,20 +278,15 @@ func (c *Cluster) formLoop(ctx context.Context) {
 	}
 }
 
-// fail says that this node cannot go on. The first reason counts.
-func (c *Cluster) fail(err error) {
-	select {
-	case c.failed <- err:
-	default:
-	}
-}
-
 // checkCluster is how a node with state starts: its own state wins, the join
 // list only helps gossip. That the list leads to another cluster alone is an
 // error, because the operator meant that one.
 func (c *Cluster) checkCluster(ctx context.Context) error {
-	misled := false
-	for _, p := range c.survey(ctx) {
+	misled, peers := false, c.survey(ctx)
+	if err := c.checkOutgrown(peers); err != nil {
+		return err
+	}
+	for _, p := range peers {
 		if p.hello.ClusterID == c.id.clusterID() {
 			return nil
 		}

@@ -89,6 +89,9 @@ func (c *Cluster) form(ctx context.Context) error {
 	started, said := time.Now(), time.Now().Add(-waitingEvery+2*time.Second) // the first line after 2 s
 	for c.id.clusterID() == "" {
 		peers := c.survey(ctx)
+		if err := c.checkOutgrown(peers); err != nil {
+			return err
+		}
 		next := decide(c.hello(), peers)
 		if err := c.take(ctx, &next, peers); err != nil {
 			return err
@@ -333,7 +336,7 @@ func (p *promised) elsewhere(clusterID string) bool {
 
 // hello answers a peer that wants to know who this node is.
 func (c *Cluster) hello() helloReply {
-	return helloReply{ID: c.id.nodeID(), Name: c.cfg.Name, ClusterID: c.id.clusterID(), NonVoter: c.cfg.NonVoter}
+	return helloReply{ID: c.id.nodeID(), Name: c.cfg.Name, ClusterID: c.id.clusterID(), NonVoter: c.cfg.NonVoter, Needs: c.fsm.version()}
 }
 
 // promise answers a founder.

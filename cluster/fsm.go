@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -13,14 +15,16 @@ import (
 // fsm lets Raft drive the state machine. It only delegates.
 type fsm struct {
 	publish func(*state.View)
+	fail    func(error) // ends the node; must not block
 
 	mu      sync.Mutex // Raft applies and snapshots from one goroutine, restores from another
 	machine *state.Machine
+	broken  error // why the machine has stopped for good, nil if it has not
 	applied *watermark
 }
 
-func newFSM(publish func(*state.View)) *fsm {
-	return &fsm{publish: publish, machine: state.NewMachine(), applied: newWatermark()}
+func newFSM(publish func(*state.View), fail func(error)) *fsm {
+	return &fsm{publish: publish, fail: fail, machine: state.NewMachine(), applied: newWatermark()}
 }
 
 // reset forgets all, for a Raft that reads its log from the beginning. What was
@@ -31,36 +35,61 @@ func (f *fsm) reset() {
 	f.machine = state.NewMachine()
 }
 
-// Apply implements raft.FSM. Its return value is a state.Result.
+// Apply implements raft.FSM. Its return value is a state.Result, or an error once
+// the machine has stopped.
 func (f *fsm) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{entry})[0] }
 
 // ApplyBatch implements raft.BatchingFSM: entries that were committed together make
-// one new view for those who follow it. Its return values are state.Results, nil
+// one new view for those who follow it. Its return values are those of Apply, nil
 // for entries that are no commands.
 func (f *fsm) ApplyBatch(entries []*raft.Log) []any {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	results := make([]any, len(entries))
 	for i, entry := range entries {
-		if entry.Type != raft.LogCommand {
-			continue
+		if entry.Type == raft.LogCommand {
+			results[i] = f.apply(entry)
 		}
-		result, err := f.machine.Apply(entry.Index, entry.Data)
-		if err != nil {
-			// To go on would let this node's view part from the others'.
-			panic("cluster: " + err.Error())
-		}
-		results[i] = result
+	}
+	if f.broken != nil {
+		return results
 	}
 	f.publish(f.machine.View())
 	f.applied.reach(entries[len(entries)-1].Index)
 	return results
 }
 
+func (f *fsm) apply(entry *raft.Log) any {
+	if f.broken != nil {
+		return f.broken
+	}
+	result, err := f.machine.Apply(entry.Index, entry.Data)
+	if err != nil {
+		f.stop(err)
+		return f.broken
+	}
+	return result
+}
+
+// stop ends the node at what it cannot apply: to go on would let its view part from
+// the others'. Raft itself goes on counting entries as applied until the node has
+// ended, so nothing more may come of them.
+func (f *fsm) stop(err error) {
+	advice := ""
+	if !errors.Is(err, state.ErrTooNew) {
+		advice = "; if the other nodes go on, give this one an empty -data-dir to start as a new one"
+	}
+	f.broken = fmt.Errorf("cannot follow the cluster any further: %w%s", err, advice)
+	f.fail(f.broken)
+}
+
 // Snapshot implements raft.FSM.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.broken != nil {
+		return nil, f.broken
+	}
 	return fsmSnapshot{f.machine.Snapshot()}, nil
 }
 
@@ -72,11 +101,14 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 		return fmt.Errorf("cannot read snapshot: %w", err)
 	}
 	machine, err := state.Restore(data)
-	if err != nil {
-		return err
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if errors.Is(err, state.ErrTooNew) { // of another that is damaged, Raft has an older one
+		f.stop(err)
+	}
+	if err = cmp.Or(f.broken, err); err != nil {
+		return err
+	}
 	f.machine = machine
 	f.publish(machine.View())
 	f.applied.reach(machine.View().Index)
@@ -107,4 +139,18 @@ func (f *fsm) view() *state.View {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.machine.View()
+}
+
+// version is that of the newest command in the log.
+func (f *fsm) version() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.machine.Version()
+}
+
+// failure is why the machine has stopped for good, nil if it has not.
+func (f *fsm) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.broken
 }

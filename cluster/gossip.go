@@ -23,6 +23,7 @@ type meta struct {
 	AdminAddr string `json:"a,omitempty"`
 	HTTPAddr  string `json:"h,omitempty"`
 	Version   string `json:"v,omitempty"`
+	Commands  int    `json:"cv,omitempty"` // see understands
 	ClusterID string `json:"c,omitempty"`
 	NonVoter  bool   `json:"nv,omitempty"`
 	// Going is set before a node goes of its own accord.

@@ -150,7 +150,7 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 	for _, m := range c.gossip.alive() {
 		server, isServer := findServer(c.servers(), m.ID)
 		switch {
-		case m.Going != "":
+		case m.Going != "", !isServer && c.outgrown(m):
 			continue
 		case !isServer:
 			c.log.Info("adding a node to raft", "peer", m.Name, "id", m.ID, "addr", m.RaftAddr)

@@ -26,6 +26,8 @@ type keptPeer struct {
 	Name     string         `json:"name"`
 	Addr     netip.AddrPort `json:"addr"`
 	RaftAddr string         `json:"raft_addr"`
+	Version  string         `json:"version,omitempty"`
+	Commands int            `json:"commands,omitempty"` // see understands
 }
 
 func (c *Cluster) peersPath() string { return filepath.Join(c.cfg.DataDir, "peers.json") }
@@ -45,7 +47,9 @@ func (c *Cluster) recallPeers() {
 		return
 	}
 	for _, p := range kept {
-		c.gossip.remember(member{ID: p.ID, Addr: p.Addr, meta: meta{Name: p.Name, RaftAddr: p.RaftAddr, ClusterID: c.id.clusterID()}})
+		c.gossip.remember(member{ID: p.ID, Addr: p.Addr, meta: meta{
+			Name: p.Name, RaftAddr: p.RaftAddr, ClusterID: c.id.clusterID(), Version: p.Version, Commands: p.Commands,
+		}})
 	}
 	c.kept = kept
 }
@@ -56,7 +60,7 @@ func (c *Cluster) keepPeers() {
 	own := c.id.clusterID()
 	for _, m := range c.gossip.all() {
 		if own != "" && m.ClusterID == own && m.ID != c.id.nodeID() {
-			peers = append(peers, keptPeer{m.ID, m.Name, m.Addr, m.RaftAddr})
+			peers = append(peers, keptPeer{m.ID, m.Name, m.Addr, m.RaftAddr, m.Version, m.Commands})
 		}
 	}
 	if reflect.DeepEqual(peers, c.kept) {

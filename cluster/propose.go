@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -66,6 +65,9 @@ func (c *Cluster) commit(ctx context.Context, data []byte) (state.Result, error)
 		if err == nil {
 			return result, nil
 		}
+		if errors.Is(err, ErrHeldBack) && !unknown {
+			return state.Result{}, err
+		}
 		unknown = unknown || errors.Is(err, ErrUnknownOutcome)
 		c.log.Debug("a write goes to the leader once more", "error", err)
 		if !pause(ctx, retryAfter) {
@@ -90,13 +92,19 @@ func (c *Cluster) commitOnce(ctx context.Context, data []byte) (result state.Res
 	case c.id.nodeID():
 		return c.apply(ctx, data)
 	}
+	if err := c.holdBack(data); err != nil { // a leader of an older version does not
+		return result, err
+	}
 	err = c.calls.call(ctx, addr, proposePath, proposeCall{Command: data}, &result)
 	return result, err
 }
 
-// apply commits a command on the leader. Its error is errNotLeader if the command
-// was surely not taken, else it wraps ErrUnknownOutcome.
+// apply commits a command on the leader. Its error wraps ErrUnknownOutcome if the
+// command may have been taken, else errNotLeader or ErrHeldBack.
 func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) {
+	if err := c.holdBack(data); err != nil {
+		return state.Result{}, err
+	}
 	began := time.Now()
 	future := c.raft().Apply(data, callWithin)
 	err := await(ctx, future)
@@ -113,7 +121,7 @@ func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) 
 	}
 	result, ok := future.Response().(state.Result)
 	if !ok {
-		return state.Result{}, fmt.Errorf("the machine answered %T", future.Response())
+		return state.Result{}, fmt.Errorf("%w: %v", ErrUnknownOutcome, future.Response())
 	}
 	return result, nil
 }
@@ -122,9 +130,6 @@ func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) 
 func (c *Cluster) proposed(ctx context.Context, call proposeCall) (state.Result, error) {
 	if c.raft().State() != raft.Leader {
 		return state.Result{}, errNotLeader
-	}
-	if !json.Valid(call.Command) {
-		return state.Result{}, errors.New("the command is not JSON")
 	}
 	return c.apply(ctx, call.Command)
 }

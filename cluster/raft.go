@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,7 +84,7 @@ func (c *Cluster) startRaft() error {
 	running, err := raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, c.stores.logs, c.stores.stable, c.stores.snapshots, transport)
 	if err != nil {
 		transport.Close()
-		return fmt.Errorf("cannot start raft: %w", err)
+		return fmt.Errorf("cannot start raft: %w", cmp.Or(c.fsm.failure(), err))
 	}
 	c.replica.Store(&replica{running, transport})
 	return nil

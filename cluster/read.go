@@ -9,8 +9,8 @@ import (
 )
 
 // Barrier returns when this node's view holds every write that anybody was
-// answered before the call. Its error is ErrNoLeader, with the reason, within 2 s
-// or when ctx is done.
+// answered before the call. Its error is ErrNoLeader or ErrHeldBack, with the reason,
+// within 2 s or when ctx is done.
 func (c *Cluster) Barrier(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
 	defer cancel()
@@ -22,8 +22,8 @@ func (c *Cluster) Barrier(ctx context.Context) error {
 		if err == nil {
 			err = c.fsm.applied.wait(ctx, reply.Index)
 		}
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, ErrHeldBack) {
+			return err
 		}
 		if !pause(ctx, retryAfter) {
 			return fmt.Errorf("%w: %w", ErrNoLeader, err)
@@ -51,6 +51,9 @@ func (c *Cluster) barrier(ctx context.Context) (barrierReply, error) {
 	err := await(ctx, c.raft().Barrier(callWithin))
 	c.refusals.note(err)
 	if err != nil {
+		return barrierReply{}, fmt.Errorf("%w: %w", errNotLeader, err)
+	}
+	if err := c.fsm.failure(); err != nil {
 		return barrierReply{}, fmt.Errorf("%w: %w", errNotLeader, err)
 	}
 	return barrierReply{Index: c.fsm.view().Index}, nil
