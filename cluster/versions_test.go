@@ -56,6 +56,15 @@ func waitUnderstands(t *testing.T, nodes []*node, of *node, version int) {
 	})
 }
 
+// believe changes what a node thinks that another understands.
+func believe(g *gossip, of *node, commands int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.members[of.ID()]
+	m.Commands = commands
+	g.members[of.ID()] = m
+}
+
 func checkHeldBack(t *testing.T, when string, err error, names string) {
 	t.Helper()
 	if !errors.Is(err, ErrHeldBack) || !strings.Contains(err.Error(), names+" understands commands up to version 1, this needs 2: upgrade it first") {
@@ -84,6 +93,14 @@ func TestNewerCommandsAreHeldBack(t *testing.T) {
 		return errors.Is(err, ErrHeldBack)
 	})
 
+	// A node holds back what it knows better than the leader.
+	for i, n := range rest {
+		other := rest[1-i].gossip
+		believe(other, old, 2)
+		checkHeldBack(t, "proposed on "+n.cfg.Name+" alone", proposeNewer(t, n), names)
+		believe(other, old, 0)
+	}
+
 	// A node that is down counts, and a restart of the others does not make them
 	// forget it.
 	old.crash()
@@ -103,7 +120,16 @@ func TestNewerCommandsAreHeldBack(t *testing.T) {
 	eventually(t, waitLong, "all nodes have carried it out", func() bool {
 		return !slices.ContainsFunc(nodes, func(n *node) bool { return len(n.View().Routes) != 1 || n.fsm.version() != 2 })
 	})
-	checkRefusesOld(t, nodes)
+
+	// An upgraded node that is down holds nothing back, nor does a restart of the
+	// others make it count as old.
+	old.crash()
+	rest[1].Stop()
+	rest[1] = start(t, rest[1].cfg)
+	if err := proposeNewer(t, rest[1]); err != nil {
+		t.Errorf("got %v, want the command taken while an upgraded node is down", err)
+	}
+	checkRefusesOld(t, rest)
 }
 
 // checkRefusesOld sees that nodes of version 1 cannot join a cluster whose log has
