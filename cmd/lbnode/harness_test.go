@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,6 +27,8 @@ import (
 // runMain in the environment makes the test binary be lbnode, so that the tests
 // run real processes of the very code under test.
 const runMain = "LBNODE_TEST_RUN_MAIN"
+
+var long = flag.Bool("long", false, "run the long forms")
 
 func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
@@ -67,6 +71,8 @@ type process struct {
 	env  []string
 	log  string // file with all that it printed
 
+	binary string // another lbnode than the one under test, if not empty
+
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 }
@@ -95,7 +101,7 @@ func (p *process) start() {
 		p.t.Fatal(err)
 	}
 	defer out.Close()
-	p.cmd = exec.Command(os.Args[0], p.args...)
+	p.cmd = exec.Command(cmp.Or(p.binary, os.Args[0]), p.args...)
 	p.cmd.Env = append(append(os.Environ(), runMain+"=1"), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	if err := p.cmd.Start(); err != nil {
