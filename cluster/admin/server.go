@@ -33,7 +33,7 @@ type Cluster interface {
 	// [cluster.ErrNoLeader], [cluster.ErrUnknownOutcome], [cluster.ErrHeldBack].
 	Propose(ctx context.Context, w cluster.Write) (state.Result, error)
 	// Barrier returns when View holds every write that was answered anywhere before
-	// the call. Error: [cluster.ErrNoLeader], within 2 s.
+	// the call. Errors: [cluster.ErrNoLeader], [cluster.ErrHeldBack], within 2 s.
 	Barrier(ctx context.Context) error
 	// NextView returns the first view newer than index, or the current one once ctx
 	// is done.
