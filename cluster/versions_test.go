@@ -147,7 +147,7 @@ func checkRefusesOld(t *testing.T, nodes []*node) {
 			n.changes.send()
 		}
 	}
-	leads := func(n *node) bool { return n.raft.State() == raft.Leader }
+	leads := func(n *node) bool { return n.raft().State() == raft.Leader }
 	eventually(t, waitLong, "the new one is added", func() bool {
 		i := slices.IndexFunc(nodes, leads)
 		if i < 0 {
@@ -200,7 +200,7 @@ func TestMemberNeverMetCountsAsOldest(t *testing.T) {
 	t.Parallel()
 	n := startCluster(t, 1, nil)[0]
 	eventually(t, waitLong, "a member is added that nobody has met", func() bool {
-		return n.raft.AddNonvoter("stranger", "127.0.0.1:1", 0, waitLong).Error() == nil
+		return n.raft().AddNonvoter("stranger", "127.0.0.1:1", 0, waitLong).Error() == nil
 	})
 	checkHeldBack(t, "a member was never met", proposeNewer(t, n), "stranger")
 }
@@ -245,7 +245,7 @@ func TestNodeEndsAtWhatItCannotApply(t *testing.T) {
 	if got := again.View().Digest(); got != want {
 		t.Errorf("got digest %s, want %s: the view goes no further", got, want)
 	}
-	if err := again.raft.Snapshot().Error(); err == nil {
+	if err := again.raft().Snapshot().Error(); err == nil {
 		t.Error("a snapshot was taken of a machine that lacks an entry")
 	}
 	if _, err := again.barrier(t.Context()); !errors.Is(err, errNotLeader) {
