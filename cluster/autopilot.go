@@ -93,7 +93,7 @@ func (c *Cluster) askRaft(ctx context.Context, id, addr string) (reply raftReply
 	if id == c.id.nodeID() {
 		return c.raftState(), nil
 	}
-	err = c.calls.call(ctx, addr, raftPath, none{}, &reply)
+	err = c.calls.call(ctx, named(id, addr), raftPath, none{}, &reply)
 	return reply, err
 }
 

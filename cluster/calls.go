@@ -81,6 +81,34 @@ type removeCall struct {
 	ID string `json:"id"`
 }
 
+// signed is a call that says who makes it.
+type signed interface{ sender() string }
+
+func (c promiseCall) sender() string { return c.From }
+func (c observeCall) sender() string { return c.From }
+func (c removeCall) sender() string  { return c.ID }
+
+// callerKey is where the context of a call has the id of the node that makes it.
+type callerKey struct{}
+
+// nameCaller puts into the context of a connection's calls which node the
+// certificate at its other end names.
+func nameCaller(ctx context.Context, conn net.Conn) context.Context {
+	if peer, ok := conn.(*peerConn); ok && peer.id != "" {
+		return context.WithValue(ctx, callerKey{}, peer.id)
+	}
+	return ctx
+}
+
+// checkSender refuses a call that another node makes than the one it names.
+func checkSender(ctx context.Context, call any) error {
+	caller, known := ctx.Value(callerKey{}).(string)
+	if s, ok := call.(signed); ok && known && s.sender() != caller {
+		return fmt.Errorf("node %s calls in the name of node %s", caller, s.sender())
+	}
+	return nil
+}
+
 // none stands for an empty call or reply.
 type none struct{}
 
@@ -114,6 +142,7 @@ func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
 	routes.Handle("POST "+removePath, answer(func(ctx context.Context, c removeCall) (none, error) { return none{}, node.remove(ctx, c) }))
 	s := &callServer{done: make(chan struct{}), http: &http.Server{
 		Handler:           routes,
+		ConnContext:       nameCaller,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -141,6 +170,10 @@ func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http
 		var call Call
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxCall)).Decode(&call); err != nil {
 			http.Error(w, "cannot read the call: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		if err := checkSender(r.Context(), call); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
 		reply, err := do(r.Context(), call)
@@ -181,20 +214,22 @@ func newCaller(d *dialer) *caller {
 
 func (c *caller) stop() { c.http.CloseIdleConnections() }
 
-// call sends in to the node at addr, an address of its Raft port, and reads its
-// answer into out. Its error wraps errNotLeader if the node is not the leader,
-// errUnreached if the call never left and ErrHeldBack if a node, be it this one,
-// does not understand it; after any other but a refusal, the node may have done what
-// it was asked, and the error wraps ErrUnknownOutcome.
+// call sends in to the node at addr, an address of its Raft port that may name the
+// node that is meant, and reads its answer into out. Its error wraps errNotLeader if
+// the node is not the leader, errUnreached if the call never left and ErrHeldBack if
+// a node, be it this one, does not understand it; after any other but a refusal, the
+// node may have done what it was asked, and the error wraps ErrUnknownOutcome.
 func (c *caller) call(ctx context.Context, addr, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(body))
+	_, plain := splitNamed(addr)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+plain+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
+	request.URL.Host = addr // which the dialer gets; the header Host stays plain
 	response, err := c.http.Do(request)
 	if errors.Is(err, errUnreached) {
 		return err

@@ -32,6 +32,7 @@ type Cluster struct {
 	hadState  bool           // Raft found state on disk when it started
 	views     *views
 	store     *raftboltdb.BoltStore
+	keys      *keys // nil: not protected
 	mux       *mux
 	dialer    *dialer
 	server    *callServer
@@ -95,19 +96,18 @@ func (c *Cluster) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	security, err := tlsConfig(c.cfg.Secret)
-	if err != nil {
-		listener.Close()
-		return err
-	}
-	c.mux = newMux(listener, security, c.log)
+	c.mux = newMux(listener, c.log)
 	c.mux.admit = c.admitRaft
-	c.dialer = &dialer{tls: security}
-	c.calls = newCaller(c.dialer)
-	c.calls.label = c.labelAt
 	if err := c.openDir(); err != nil {
 		return err
 	}
+	if err := c.openKeys(); err != nil {
+		return err
+	}
+	c.mux.keys = c.keys
+	c.dialer = &dialer{keys: c.keys}
+	c.calls = newCaller(c.dialer)
+	c.calls.label = c.labelAt
 	if err := c.openGossip(ctx); err != nil {
 		return err
 	}
@@ -180,16 +180,12 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot choose an address to advertise: %w; set -advertise", err)
 	}
-	key, err := gossipKey(c.cfg.Secret)
-	if err != nil {
-		return err
-	}
 	c.why = why
 	c.raftAddr = netip.AddrPortFrom(ip, uint16(c.mux.listener.Addr().(*net.TCPAddr).Port))
 	c.gossip, err = newGossip(c.id, gossipConfig{
 		bind:      c.cfg.Bind,
 		advertise: ip,
-		key:       key,
+		keyring:   c.keys.gossip(),
 		changed:   c.membersChanged,
 		self: meta{
 			Name:     c.cfg.Name,

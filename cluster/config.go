@@ -32,10 +32,11 @@ type Config struct {
 	// Advertise is the IP address that other nodes reach this one at. Empty:
 	// chosen, see chooseAdvertise.
 	Advertise string
-	// Secret is shared by all nodes; from it come the gossip key and the mutual
-	// TLS of all other calls. Empty: neither is protected.
-	Secret []byte
-	// Insecure allows listening off loopback without a Secret.
+	// Secrets are shared by all nodes; from them come the gossip's keys and the
+	// mutual TLS of all other calls. The first is used, all are accepted. Empty:
+	// neither is protected.
+	Secrets [][]byte
+	// Insecure allows listening off loopback without Secrets.
 	Insecure bool
 	// NonVoter keeps this node from ever voting; it serves traffic all the same.
 	NonVoter bool
@@ -133,7 +134,7 @@ func (c *Config) checkListen(flag, addr string) error {
 	if err != nil {
 		return fmt.Errorf("%s %q is not an address such as 10.0.0.1:7946: %w", flag, addr, err)
 	}
-	if len(c.Secret) == 0 && !c.Insecure && !isLoopback(host) {
+	if len(c.Secrets) == 0 && !c.Insecure && !isLoopback(host) {
 		return fmt.Errorf("%s %s is reachable from other machines and there is no -secret: make one with lbnode keygen and give it to every node, or say -insecure", flag, addr)
 	}
 	return nil

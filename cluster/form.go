@@ -214,7 +214,7 @@ func (c *Cluster) askPromises(ctx context.Context, peers []peer, call promiseCal
 			call.To = p.hello.ID
 			if p.reason != "" {
 				errs[i] = fmt.Errorf("%s %s", p.name, p.reason)
-			} else if err := c.calls.call(ctx, p.raft, promisePath, call, &none{}); err != nil {
+			} else if err := c.calls.call(ctx, named(call.To, p.raft), promisePath, call, &none{}); err != nil {
 				errs[i] = fmt.Errorf("%s to promise: %w", p.name, err)
 			}
 		})

@@ -203,13 +203,12 @@ func TestWipedNodeIsReplaced(t *testing.T) {
 
 func TestSecretsMustMatch(t *testing.T) {
 	t.Parallel()
-	secret := func(b byte) []byte { return []byte(strings.Repeat(string(b), secretBytes)) }
-	nodes := startCluster(t, 2, func(c *Config) { c.Secret = secret('s') })
+	nodes := startCluster(t, 2, func(c *Config) { c.Secrets = testSecrets('s') })
 	propose(t, nodes[1], addBackend("web-1", 3001))
-	for name, other := range map[string][]byte{"another secret": secret('x'), "no secret": nil} {
+	for name, other := range map[string][][]byte{"another secret": testSecrets('x'), "no secret": nil} {
 		cfg := newConfig(t, name[:2], nodes[0].cfg.Bind)
 		cfg.Join = append(cfg.Join, cfg.Bind)
-		cfg.Secret = other
+		cfg.Secrets = other
 		stranger := start(t, cfg)
 		eventually(t, waitLong, name+": it waits and says why", func() bool {
 			return strings.Contains(stranger.degraded(), "waiting for 1 of 2: "+nodes[0].cfg.Bind+" hung up: does it have the same -secret?")

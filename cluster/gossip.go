@@ -66,7 +66,7 @@ type gossip struct {
 type gossipConfig struct {
 	bind      string // host:port
 	advertise netip.Addr
-	key       []byte // AES-256, nil for none
+	keyring   *memberlist.Keyring // nil: not protected
 	self      meta
 	changed   func()
 }
@@ -90,7 +90,7 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	config.AdvertiseAddr = c.advertise.String()
 	config.AdvertisePort = port
 	config.Label = "lbnode"
-	config.SecretKey = c.key
+	config.Keyring = c.keyring
 	config.EnableCompression = false // messages are small, and decompression was once a way in
 	config.DeadNodeReclaimTime = time.Second
 	config.TCPTimeout = 3 * time.Second

@@ -159,7 +159,11 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 		default:
 			continue
 		}
-		if err := await(ctx, c.put(server, isServer, m)); err != nil {
+		err := c.confirm(ctx, m)
+		if err == nil {
+			err = await(ctx, c.put(server, isServer, m))
+		}
+		if err != nil {
 			failed = fmt.Errorf("cannot add node %s: %w", m.ID, err)
 		}
 		if c.raft().State() != raft.Leader {
@@ -167,6 +171,24 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 		}
 	}
 	return failed
+}
+
+// confirm asks a node at its address who it is: what gossip says may be an old
+// packet that somebody has kept and sent again.
+func (c *Cluster) confirm(ctx context.Context, m member) error {
+	if m.ID == c.id.nodeID() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	defer cancel()
+	var there helloReply
+	if err := c.calls.call(ctx, named(m.ID, m.RaftAddr), helloPath, none{}, &there); err != nil {
+		return err
+	}
+	if there.ID != m.ID {
+		return fmt.Errorf("node %s is at %s", there.ID, m.RaftAddr)
+	}
+	return nil
 }
 
 // put adds a node without a vote, or corrects the address of one that is there.
@@ -277,7 +299,7 @@ func (c *Cluster) askRemoval(ctx context.Context) error {
 	case c.id.nodeID():
 		return errors.New("none but this node, and no other voter can take over from it")
 	default:
-		return c.calls.call(ctx, addr, removePath, removeCall{ID: c.id.nodeID()}, &none{})
+		return c.calls.call(ctx, named(id, addr), removePath, removeCall{ID: c.id.nodeID()}, &none{})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -25,9 +26,10 @@ const (
 // mux accepts the connections of the port and sorts them.
 type mux struct {
 	listener net.Listener
-	tls      *tls.Config // nil: not protected
+	keys     *keys // nil: not protected
 	raft     *chanListener
 	calls    *chanListener
+	waiting  *handshakes
 	// admit says whether Raft's connections of that cluster may come in.
 	admit func(clusterID string) error
 	log   *slog.Logger
@@ -35,12 +37,12 @@ type mux struct {
 	running sync.WaitGroup
 }
 
-func newMux(listener net.Listener, config *tls.Config, log *slog.Logger) *mux {
+func newMux(listener net.Listener, log *slog.Logger) *mux {
 	return &mux{
 		listener: listener,
-		tls:      config,
 		raft:     newChanListener(listener.Addr()),
 		calls:    newChanListener(listener.Addr()),
+		waiting:  newHandshakes(log),
 		log:      log,
 	}
 }
@@ -66,6 +68,7 @@ func (m *mux) acceptLoop() {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
+		m.waiting.enter(conn)
 		m.running.Go(func() { m.sort(conn) })
 	}
 }
@@ -76,8 +79,9 @@ func (m *mux) sort(raw net.Conn) {
 	if err == nil && kind == raftConn {
 		err = m.admitRaft(conn)
 	}
+	m.waiting.leave(raw)
 	if err != nil {
-		raw.Close()
+		conn.Close()
 		if !errors.Is(err, io.EOF) {
 			m.log.Debug("refused a connection", "from", raw.RemoteAddr(), "error", err)
 		}
@@ -91,18 +95,23 @@ func (m *mux) sort(raw net.Conn) {
 	}
 }
 
+// open returns raw, or the protected connection over it, also with an error.
 func (m *mux) open(raw net.Conn) (net.Conn, byte, error) {
 	raw.SetDeadline(time.Now().Add(preambleWithin))
 	conn := raw
-	if m.tls != nil {
-		conn = tls.Server(raw, m.tls)
+	if m.keys != nil {
+		secured, err := m.keys.secure(context.Background(), raw, tls.Server, "")
+		if err != nil {
+			return raw, 0, err
+		}
+		conn = secured
 	}
 	var kind [1]byte
 	if _, err := io.ReadFull(conn, kind[:]); err != nil {
-		return nil, 0, err
+		return conn, 0, err
 	}
 	if kind[0] != callConn && kind[0] != raftConn {
-		return nil, 0, fmt.Errorf("unknown kind of connection %q: another program, or a node with another -secret", kind[0])
+		return conn, 0, fmt.Errorf("unknown kind of connection %q: another program, or a node with another -secret", kind[0])
 	}
 	return conn, kind[0], nil
 }
@@ -117,15 +126,17 @@ func (m *mux) admitRaft(conn net.Conn) error {
 
 // dialer opens connections to the ports of other nodes.
 type dialer struct {
-	tls *tls.Config
+	keys *keys // nil: not protected
 	// watch sees each new connection and may refuse it; nil but in tests, which cut
 	// links with it.
 	watch func(addr string, conn net.Conn) error
 }
 
-// dial opens a connection that begins with the preamble. It has a deadline of its
-// own: net/http dials on after the call that wanted the connection was given up.
-func (d *dialer) dial(ctx context.Context, addr string, preamble []byte) (net.Conn, error) {
+// dial opens a connection that begins with the preamble to an address, which may
+// name the node that must be there. It has a deadline of its own: net/http dials on
+// after the call that wanted the connection was given up.
+func (d *dialer) dial(ctx context.Context, address string, preamble []byte) (net.Conn, error) {
+	want, addr := splitNamed(address)
 	ctx, cancel := context.WithTimeout(ctx, callWithin)
 	defer cancel()
 	var net net.Dialer
@@ -142,8 +153,13 @@ func (d *dialer) dial(ctx context.Context, addr string, preamble []byte) (net.Co
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}
-	if d.tls != nil {
-		conn = tls.Client(conn, d.tls)
+	if d.keys != nil {
+		secured, err := d.keys.secure(ctx, conn, tls.Client, want)
+		if err != nil {
+			conn.Close()
+			return nil, err
+		}
+		conn = secured
 	}
 	if _, err := conn.Write(preamble); err != nil {
 		conn.Close()
@@ -151,6 +167,28 @@ func (d *dialer) dial(ctx context.Context, addr string, preamble []byte) (net.Co
 	}
 	conn.SetDeadline(time.Time{})
 	return conn, nil
+}
+
+// named is the address of a Raft port that also says which node must be there:
+// id@host:port. Raft and net/http keep their idle connections by address, so that
+// with the id in it none that leads to one node is ever used for another that was,
+// or is said to be, at the same place.
+func named(id, addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr // to dial it will say what is wrong with it
+	}
+	return net.JoinHostPort(id+"@"+host, port)
+}
+
+// splitNamed takes such an address apart; the id of a plain one is empty.
+func splitNamed(address string) (id, addr string) {
+	host, port, err := net.SplitHostPort(address)
+	id, host, found := strings.Cut(host, "@")
+	if err != nil || !found {
+		return "", address
+	}
+	return id, net.JoinHostPort(host, port)
 }
 
 // chanListener is a net.Listener whose connections are handed to it.

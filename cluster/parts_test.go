@@ -179,20 +179,13 @@ func TestWatermark(t *testing.T) {
 // Strangers on the port get nothing: other programs, other secrets, and Raft of
 // other clusters.
 func TestMuxRefusesStrangers(t *testing.T) {
-	secret := []byte(strings.Repeat("s", secretBytes))
-	security, err := tlsConfig(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign, err := tlsConfig([]byte(strings.Repeat("x", secretBytes)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	security, foreign := testKeys(t, "n1", 's'), testKeys(t, "n2", 'x')
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newMux(listener, security, slog.New(slog.DiscardHandler))
+	m := newMux(listener, slog.New(slog.DiscardHandler))
+	m.keys = testKeys(t, "n0", 's')
 	m.admit = func(clusterID string) error {
 		if clusterID != strings.Repeat("a", 32) {
 			return ErrForeign
@@ -206,10 +199,10 @@ func TestMuxRefusesStrangers(t *testing.T) {
 	defer cancel()
 	for name, connect := range map[string]func() (net.Conn, error){
 		"no TLS":         func() (net.Conn, error) { return (&dialer{}).dial(ctx, addr, []byte("CCCCCCCC")) },
-		"another secret": func() (net.Conn, error) { return (&dialer{tls: foreign}).dial(ctx, addr, []byte("CCCCCCCC")) },
-		"unknown kind":   func() (net.Conn, error) { return (&dialer{tls: security}).dial(ctx, addr, []byte{'G'}) },
+		"another secret": func() (net.Conn, error) { return (&dialer{keys: foreign}).dial(ctx, addr, []byte("CCCCCCCC")) },
+		"unknown kind":   func() (net.Conn, error) { return (&dialer{keys: security}).dial(ctx, addr, []byte{'G'}) },
 		"another cluster": func() (net.Conn, error) {
-			return (&dialer{tls: security}).dial(ctx, addr, []byte("R"+strings.Repeat("b", 32)))
+			return (&dialer{keys: security}).dial(ctx, addr, []byte("R"+strings.Repeat("b", 32)))
 		},
 	} {
 		conn, err := connect()
@@ -222,7 +215,7 @@ func TestMuxRefusesStrangers(t *testing.T) {
 		}
 		conn.Close()
 	}
-	conn, err := (&dialer{tls: security}).dial(ctx, addr, []byte("R"+strings.Repeat("a", 32)))
+	conn, err := (&dialer{keys: security}).dial(ctx, addr, []byte("R"+strings.Repeat("a", 32)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,30 +225,6 @@ func TestMuxRefusesStrangers(t *testing.T) {
 		t.Fatal(err)
 	}
 	inside.Close()
-}
-
-func TestSecretFile(t *testing.T) {
-	dir := t.TempDir()
-	write := func(text string, mode os.FileMode) string {
-		path := filepath.Join(dir, NewID())
-		if err := os.WriteFile(path, []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	secret := GenerateSecret()
-	if got, err := ReadSecret(write(secret+"\n", 0o600)); err != nil || len(got) != secretBytes {
-		t.Errorf("got %d bytes, %v", len(got), err)
-	}
-	for word, path := range map[string]string{
-		"chmod":           write(secret, 0o644),
-		"keygen":          write("short", 0o600),
-		"cannot read the": filepath.Join(dir, "none"),
-	} {
-		if _, err := ReadSecret(path); err == nil || !strings.Contains(err.Error(), word) {
-			t.Errorf("got %v, want an error that says %q", err, word)
-		}
-	}
 }
 
 func TestNodeThatLostItsLogIsRefused(t *testing.T) {
@@ -292,13 +261,10 @@ func TestViewOfAnotherClusterIsNotServed(t *testing.T) {
 
 func TestDialGivesUp(t *testing.T) {
 	t.Parallel()
-	security, err := tlsConfig([]byte(strings.Repeat("s", secretBytes)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	security := testKeys(t, "n1", 's')
 	silent, done := listenSilently(t), make(chan error, 1)
 	go func() {
-		_, err := (&dialer{tls: security}).dial(context.Background(), silent.String(), []byte{callConn})
+		_, err := (&dialer{keys: security}).dial(context.Background(), silent.String(), []byte{callConn})
 		done <- err
 	}()
 	select {

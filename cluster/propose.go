@@ -95,7 +95,7 @@ func (c *Cluster) commitOnce(ctx context.Context, data []byte) (result state.Res
 	if err := c.holdBack(data); err != nil { // a leader of an older version does not
 		return result, err
 	}
-	err = c.calls.call(ctx, addr, proposePath, proposeCall{Command: data}, &result)
+	err = c.calls.call(ctx, named(id, addr), proposePath, proposeCall{Command: data}, &result)
 	return result, err
 }
 

@@ -136,16 +136,24 @@ func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (ne
 }
 
 // addressBook gives Raft the addresses that nodes have now: one that came back
-// with another address is reached there before Raft's members are corrected.
+// with another address is reached there before Raft's members are corrected. They
+// name the node: who came to the address of another must not be asked for its vote.
 type addressBook Cluster
 
 // ServerAddr implements raft.ServerAddressProvider. An error makes Raft use the
 // address that its own list of members has.
 func (b *addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	if m, ok := b.gossip.find(string(id)); ok && m.State == Alive {
+	m, ok := b.gossip.find(string(id))
+	if m.ID == b.id.nodeID() { // what this node tells the others of itself
 		return raft.ServerAddress(m.RaftAddr), nil
 	}
-	return "", errors.New("not known by gossip")
+	if ok && m.State == Alive {
+		return raft.ServerAddress(named(m.ID, m.RaftAddr)), nil
+	}
+	if s, ok := findServer((*Cluster)(b).servers(), string(id)); ok {
+		return raft.ServerAddress(named(string(id), string(s.Address))), nil
+	}
+	return "", errors.New("neither known by gossip nor a member")
 }
 
 // admitRaft lets in the connections of this node's cluster only. An empty node
@@ -164,6 +172,9 @@ func (c *Cluster) admitRaft(clusterID string) error {
 
 // servers returns Raft's members.
 func (c *Cluster) servers() []raft.Server {
+	if c.replica.Load() == nil { // a connection may come before Raft is there
+		return nil
+	}
 	future := c.raft().GetConfiguration()
 	if future.Error() != nil {
 		return nil

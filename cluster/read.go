@@ -39,7 +39,7 @@ func (c *Cluster) barrierOnce(ctx context.Context) (reply barrierReply, err erro
 	case c.id.nodeID():
 		return c.barrier(ctx)
 	}
-	err = c.calls.call(ctx, addr, barrierPath, none{}, &reply)
+	err = c.calls.call(ctx, named(id, addr), barrierPath, none{}, &reply)
 	return reply, err
 }
 

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -10,9 +9,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"errors"
+	"encoding/hex"
 	"fmt"
 	"math/big"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -27,9 +27,11 @@ func GenerateSecret() string {
 	return base64.StdEncoding.EncodeToString(key[:])
 }
 
-// ReadSecret reads the secret that the nodes of a cluster share from a file. It
-// refuses a file that other users can read.
-func ReadSecret(path string) ([]byte, error) {
+// ReadSecrets reads the secrets that the nodes of a cluster share from a file, one a
+// line; empty lines and those that begin with # do not count. The first is used,
+// all are accepted. It refuses a file that other users can read. Its errors say
+// what is wrong in which line, and never what stands there.
+func ReadSecrets(path string) ([][]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the secret: %w; make one with lbnode keygen", err)
@@ -41,11 +43,22 @@ func ReadSecret(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the secret: %w", err)
 	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(key) != secretBytes {
-		return nil, fmt.Errorf("%s does not hold a secret made by lbnode keygen", path)
+	var secrets [][]byte
+	for i, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		secret, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(secret) != secretBytes {
+			return nil, fmt.Errorf("%s line %d is not a secret made by lbnode keygen", path, i+1)
+		}
+		secrets = append(secrets, secret)
 	}
-	return key, nil
+	if len(secrets) == 0 {
+		return nil, fmt.Errorf("%s holds no secret: make one with lbnode keygen", path)
+	}
+	return secrets, nil
 }
 
 // derive gives a key for one purpose from the shared secret (HKDF, RFC 5869), so
@@ -54,54 +67,52 @@ func derive(secret []byte, purpose string) ([]byte, error) {
 	return hkdf.Key(sha256.New, secret, nil, "lbnode "+purpose, 32)
 }
 
-// gossipKey is the AES-256 key of the gossip.
-func gossipKey(secret []byte) ([]byte, error) {
-	if len(secret) == 0 {
-		return nil, nil
-	}
-	return derive(secret, "gossip")
+// credential is what a node makes of one secret.
+type credential struct {
+	// fingerprint tells secrets apart in logs and in /cluster. It gives nothing of
+	// the secret away.
+	fingerprint string
+	gossip      []byte // the gossip's AES-256 key
+	public      ed25519.PublicKey
+	certificate tls.Certificate
 }
 
-// tlsConfig gives the mutual TLS of node-to-node calls, nil without a secret.
-// Every node derives the same Ed25519 key from the secret; the handshake proves
-// that the peer has it, so the certificates around it need no authority.
-func tlsConfig(secret []byte) (*tls.Config, error) {
-	if len(secret) == 0 {
-		return nil, nil
+// newCredential derives all from the secret but the certificate's URI, which names
+// the node. Every node has the same Ed25519 key: a handshake proves that the peer
+// knows the secret, so the certificates around the key need no authority.
+func newCredential(secret []byte, nodeID string) (credential, error) {
+	if len(secret) != secretBytes {
+		return credential{}, fmt.Errorf("a secret has %d bytes, not %d", secretBytes, len(secret))
 	}
-	seed, err := derive(secret, "node tls")
+	var derived [3][]byte
+	for i, purpose := range []string{"gossip", "node tls", "fingerprint"} {
+		var err error
+		if derived[i], err = derive(secret, purpose); err != nil {
+			return credential{}, fmt.Errorf("cannot derive a key from the secret: %w", err)
+		}
+	}
+	key := ed25519.NewKeyFromSeed(derived[1])
+	certificate, err := selfSigned(key, nodeID)
+	return credential{
+		fingerprint: hex.EncodeToString(derived[2][:4]),
+		gossip:      derived[0],
+		public:      key.Public().(ed25519.PublicKey),
+		certificate: certificate,
+	}, err
+}
+
+// nodeURI begins the URI by which a certificate names its node; the id follows.
+const nodeURI = "lbnode:node/"
+
+func selfSigned(key ed25519.PrivateKey, nodeID string) (tls.Certificate, error) {
+	uri, err := url.Parse(nodeURI + nodeID)
 	if err != nil {
-		return nil, err
+		return tls.Certificate{}, fmt.Errorf("cannot put the node's id %q in a certificate: %w", nodeID, err)
 	}
-	key := ed25519.NewKeyFromSeed(seed)
-	certificate, err := selfSigned(key)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{
-		Certificates:       []tls.Certificate{certificate},
-		MinVersion:         tls.VersionTLS13,
-		ClientAuth:         tls.RequireAnyClientCert,
-		InsecureSkipVerify: true, // replaced by the check of the key itself, below
-		VerifyConnection:   func(s tls.ConnectionState) error { return hasKey(s, key) },
-	}, nil
-}
-
-func hasKey(s tls.ConnectionState, key ed25519.PrivateKey) error {
-	if len(s.PeerCertificates) == 0 {
-		return errors.New("the peer shows no certificate")
-	}
-	peer, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
-	if !ok || !bytes.Equal(peer, key.Public().(ed25519.PublicKey)) {
-		return errors.New("the peer has another -secret")
-	}
-	return nil
-}
-
-func selfSigned(key ed25519.PrivateKey) (tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "lbnode"},
+		URIs:         []*url.URL{uri},
 		NotBefore:    time.Unix(0, 0),
 		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // RFC 5280, 4.1.2.5: no expiry
 	}
@@ -110,4 +121,15 @@ func selfSigned(key ed25519.PrivateKey) (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("cannot make the node's certificate: %w", err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// nodeOf is the id of the node that the certificate names; empty for one of a
+// version that named none.
+func nodeOf(certificate *x509.Certificate) string {
+	for _, uri := range certificate.URIs {
+		if id, ok := strings.CutPrefix(uri.String(), nodeURI); ok {
+			return id
+		}
+	}
+	return ""
 }

@@ -28,6 +28,7 @@ func (c *Cluster) report() Report {
 		LastContact:  c.lastContact(),
 		Local:        c.cfg.Local(),
 		Problems:     slices.Concat(c.disk.problems(), c.views.problems()),
+		Secrets:      c.keys.fingerprints(),
 	}
 	if file, err := os.Stat(storePath(c.cfg.DataDir)); err == nil {
 		r.StoreBytes = file.Size()
@@ -175,6 +176,6 @@ func (c *Cluster) askReport(ctx context.Context, m member) (report Report, err e
 	if m.ID == c.id.nodeID() {
 		return c.report(), nil
 	}
-	err = c.calls.call(ctx, m.RaftAddr, reportPath, none{}, &report)
+	err = c.calls.call(ctx, named(m.ID, m.RaftAddr), reportPath, none{}, &report)
 	return report, err
 }

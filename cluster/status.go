@@ -72,6 +72,9 @@ type Report struct {
 	StoreBytes int64 `json:"store_bytes"`
 	// Problems are what the node has to complain of, such as its disk.
 	Problems []string `json:"problems,omitempty"`
+	// Secrets are the fingerprints of the secrets that the node accepts, the one it
+	// uses first; none without -secret.
+	Secrets []string `json:"secrets,omitempty"`
 }
 
 // ViewStatus says which view a node serves.

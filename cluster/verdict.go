@@ -256,5 +256,5 @@ func (c *Cluster) sendObservations(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callWithin)
 	defer cancel()
-	return c.calls.call(ctx, addr, observePath, call, &none{})
+	return c.calls.call(ctx, named(id, addr), observePath, call, &none{})
 }

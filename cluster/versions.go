@@ -25,7 +25,8 @@ func (m *member) label() string {
 }
 
 // labelAt names the node with that Raft address.
-func (c *Cluster) labelAt(addr string) string {
+func (c *Cluster) labelAt(address string) string {
+	_, addr := splitNamed(address)
 	for _, m := range c.gossip.all() {
 		if m.RaftAddr == addr {
 			return m.label()

@@ -51,6 +51,9 @@ type Node struct {
 	LastContactMS     int64   `json:"last_contact_ms"`
 	Ready             bool    `json:"ready"`
 	RequestsPerSecond float64 `json:"requests_per_second"`
+	// SecretFingerprints tell the secrets apart that the node accepts, the one it
+	// uses first; none without -secret.
+	SecretFingerprints []string `json:"secret_fingerprints,omitempty"`
 }
 
 // ClusterPool is a pool and what all nodes together know of it.
@@ -132,6 +135,8 @@ func newNode(n *cluster.NodeStatus) Node {
 		View:          n.View,
 		Lag:           n.Lag,
 		LastContactMS: contactMillis(n.LastContact),
+
+		SecretFingerprints: n.Secrets,
 	}
 	if present(n) { // what a dead node last said of its traffic is no longer so
 		node.Ready = n.Local.Ready

@@ -78,7 +78,7 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.StringVar(&f.advertise, "advertise", "", "`IP` address that other nodes reach this one at (default: the one that routes to the join target)")
 	fs.StringVar(&f.admin, "admin", defaultAdmin, "`address` for the API, /cluster and metrics")
 	fs.StringVar(&f.adminTokenFile, "admin-token-file", "", "`file` with the token that the admin address asks for")
-	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen")
+	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen; of several, a line each, the first is used and all are accepted; SIGHUP reads it again")
 	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
 	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
 	fs.Var(&f.backends, "backend", "`URL` of a backend for the default pool of a cluster that has no pool yet; repeatable")
@@ -172,9 +172,9 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 	if _, _, err := net.SplitHostPort(f.http); err != nil {
 		return cluster.Config{}, fmt.Errorf("%w: -http %q is not an address such as :8080: %w", errUsage, f.http, err)
 	}
-	var secret []byte
+	var secrets [][]byte
 	if f.secret != "" {
-		if secret, err = cluster.ReadSecret(f.secret); err != nil {
+		if secrets, err = cluster.ReadSecrets(f.secret); err != nil {
 			return cluster.Config{}, err
 		}
 	}
@@ -186,7 +186,7 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 		Bind:           f.bind,
 		Raft:           f.raft,
 		Advertise:      f.advertise,
-		Secret:         secret,
+		Secrets:        secrets,
 		Insecure:       f.insecure,
 		NonVoter:       f.nonVoter,
 		Seed:           seed,

@@ -246,11 +246,14 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if cfg.cluster, err = flags.clusterConfig(log); err != nil {
 		return err
 	}
+	reload := newReload(flags.secret, log)
+	defer reload.stop()
 	n, err := startNode(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	n.introduce(stdout, flags)
+	reload.start(n.cluster)
 	return n.run(ctx)
 }
 

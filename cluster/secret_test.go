@@ -1,0 +1,108 @@
+package cluster
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// testSecrets are secrets made of one repeated letter each.
+func testSecrets(letters ...byte) [][]byte {
+	var secrets [][]byte
+	for _, letter := range letters {
+		secrets = append(secrets, bytes.Repeat([]byte{letter}, secretBytes))
+	}
+	return secrets
+}
+
+func testKeys(t *testing.T, nodeID string, letters ...byte) *keys {
+	t.Helper()
+	k, err := newKeys(testSecrets(letters...), nodeID, newLibraryLog(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestSecretFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(text string, mode os.FileMode) string {
+		path := filepath.Join(dir, NewID())
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	first, second := GenerateSecret(), GenerateSecret()
+	for want, text := range map[int]string{
+		1: first + "\n",
+		2: "# the new one\n" + first + "\n\n  # the old one\n" + second,
+		3: first + "\r\n" + second + "\r\n" + first + "\r\n",
+	} {
+		if got, err := ReadSecrets(write(text, 0o600)); err != nil || len(got) != want || len(got[0]) != secretBytes {
+			t.Errorf("got %d secrets, %v, want %d", len(got), err, want)
+		}
+	}
+	for word, path := range map[string]string{
+		"chmod":           write(first, 0o644),
+		"keygen":          write("# nothing\n\n", 0o600),
+		"line 2 is not":   write(first+"\n"+second[1:]+"\n", 0o600),
+		"line 1 is not":   write(first+" "+second, 0o600),
+		"cannot read the": filepath.Join(dir, "none"),
+	} {
+		_, err := ReadSecrets(path)
+		if err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("got %v, want an error that says %q", err, word)
+		}
+		if err != nil && (strings.Contains(err.Error(), first[1:9]) || strings.Contains(err.Error(), second[1:9])) {
+			t.Errorf("the error %v shows a secret", err)
+		}
+	}
+}
+
+// A node of the version before proves the same key with a certificate that names no
+// node, and checks nothing but the key.
+func TestCertificateNamesItsNode(t *testing.T) {
+	id := NewID()
+	c, err := newCredential(testSecrets('s')[0], id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(c.certificate.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := nodeOf(leaf); got != id {
+		t.Errorf("got a certificate of node %q, want %q", got, id)
+	}
+	seed, err := derive(testSecrets('s')[0], "node tls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := ed25519.NewKeyFromSeed(seed).Public(); !c.public.Equal(want) || !c.public.Equal(leaf.PublicKey) {
+		t.Error("the certificate's key is not the one that every version derives")
+	}
+	leaf.URIs = nil
+	if got := nodeOf(leaf); got != "" {
+		t.Errorf("got node %q of a certificate that names none", got)
+	}
+}
+
+func TestFingerprintsTellSecretsApart(t *testing.T) {
+	k := testKeys(t, "n1", 'a', 'b', 'a')
+	got := k.fingerprints()
+	if len(got) != 2 || got[0] == got[1] || len(got[0]) != 8 {
+		t.Errorf("got %v, want two fingerprints of 8 digits", got)
+	}
+	if other := testKeys(t, "n2", 'a').fingerprints(); other[0] != got[0] {
+		t.Errorf("got %s and %s of one secret on two nodes", other[0], got[0])
+	}
+	if none := (*keys)(nil).fingerprints(); none != nil {
+		t.Errorf("got %v without a secret", none)
+	}
+}
