@@ -96,6 +96,7 @@ func (k *keys) set(secrets [][]byte) error {
 	for conn := range k.conns {
 		if !conn.stands(next) {
 			gone = append(gone, conn)
+			delete(k.conns, conn)
 		}
 	}
 	k.mu.Unlock()

@@ -1,0 +1,379 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// startMux listens with the secret 's' as node n0.
+func startMux(t *testing.T) *mux {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMux(listener, slog.New(slog.DiscardHandler))
+	m.keys = testKeys(t, "n0", 's')
+	m.admit = func(string) error { return nil }
+	m.start()
+	t.Cleanup(m.close)
+	return m
+}
+
+// closedByPeer waits for the peer to hang up.
+func closedByPeer(t *testing.T, what string, conn net.Conn) {
+	t.Helper()
+	conn.SetReadDeadline(time.Now().Add(waitLong))
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%s: the connection is still open", what)
+	}
+}
+
+// Certificates in the right shape, of the right name, for which the peer lacks the
+// key that the secret gives.
+func TestWrongCertificateIsRefused(t *testing.T) {
+	m := startMux(t)
+	_, otherKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherShape, err := selfSigned(otherKey, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	real := testKeys(t, "n1", 's').accepted[0].certificate
+	for name, certificates := range map[string][]tls.Certificate{
+		"made of another key":                 {otherShape},
+		"a member's, signed with another key": {{Certificate: real.Certificate, PrivateKey: otherKey}},
+		"none":                                nil,
+	} {
+		conn, err := tls.Dial("tcp", m.listener.Addr().String(), &tls.Config{Certificates: certificates, InsecureSkipVerify: true})
+		if err != nil {
+			continue
+		}
+		conn.Write([]byte{callConn}) // may fail: it is being hung up on
+		closedByPeer(t, name, conn)
+		conn.Close()
+	}
+	select {
+	case <-m.calls.conns:
+		t.Error("one of them was let in")
+	default:
+	}
+}
+
+// Every byte that a node sent in a good connection, sent once more.
+func TestReplayedHandshakeIsRefused(t *testing.T) {
+	m := startMux(t)
+	recorded := &bytes.Buffer{}
+	relay := startRelay(t, m.listener.Addr().String(), recorded)
+	conn, err := (&dialer{keys: testKeys(t, "n1", 's')}).dial(t.Context(), relay, []byte{callConn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside, err := m.calls.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write([]byte("POST")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(inside, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	inside.Close()
+	closedByPeer(t, "the good connection", conn) // so that the relay is done, too
+	conn.Close()
+	again, err := net.Dial("tcp", m.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if _, err := again.Write(recorded.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	closedByPeer(t, "replay", again)
+	select {
+	case <-m.calls.conns:
+		t.Errorf("%d recorded bytes were let in", recorded.Len())
+	default:
+	}
+}
+
+// startRelay passes one connection on to addr and records what the caller sends.
+func startRelay(t *testing.T, addr string, recorded *bytes.Buffer) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var relaying sync.WaitGroup
+	relaying.Go(func() {
+		in, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer in.Close()
+		out, err := net.Dial("tcp", addr)
+		if err != nil {
+			return
+		}
+		defer out.Close()
+		var back sync.WaitGroup
+		back.Go(func() { io.Copy(in, out); in.Close() })
+		io.Copy(out, io.TeeReader(in, recorded))
+		out.Close()
+		back.Wait()
+	})
+	t.Cleanup(func() { listener.Close(); relaying.Wait() })
+	return listener.Addr().String()
+}
+
+// Many connections that fall silent do not keep a node out, and what each may send
+// is bounded.
+func TestSilentConnectionsMakeRoom(t *testing.T) {
+	m := startMux(t)
+	addr := m.listener.Addr().String()
+	var silent []net.Conn
+	for range 3 * maxHandshakes {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		silent = append(silent, conn)
+	}
+	counts := func() (waiting int, turnedAway uint64) {
+		m.waiting.mu.Lock()
+		defer m.waiting.mu.Unlock()
+		return len(m.waiting.waiting), m.waiting.turnedAway
+	}
+	eventually(t, waitLong, "all were accepted", func() bool {
+		_, turnedAway := counts()
+		return turnedAway >= 2*maxHandshakes
+	})
+	if waiting, _ := counts(); waiting > maxHandshakes {
+		t.Errorf("got %d at once, want at most %d", waiting, maxHandshakes)
+	}
+	closedByPeer(t, "the one that took longest", silent[0])
+	conn, err := (&dialer{keys: testKeys(t, "n1", 's')}).dial(t.Context(), addr, []byte{callConn})
+	if err != nil {
+		t.Fatalf("a node is kept out: %v", err)
+	}
+	defer conn.Close()
+	inside, err := m.calls.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside.Close()
+}
+
+func TestStrangersMaySendLittle(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	go func() {
+		far.Write(make([]byte, 2*maxHandshakeBytes))
+		far.Close()
+	}()
+	stranger := &strangerConn{Conn: near, left: maxHandshakeBytes}
+	if n, err := io.Copy(io.Discard, stranger); n != maxHandshakeBytes || !errors.Is(err, errTooMuch) {
+		t.Errorf("got %d bytes, %v, want %d and then errTooMuch", n, err, maxHandshakeBytes)
+	}
+	stranger.trusted = true
+	if n, err := io.Copy(io.Discard, stranger); n != maxHandshakeBytes || err != nil {
+		t.Errorf("got %d bytes, %v of a peer that is trusted, want the other %d", n, err, maxHandshakeBytes)
+	}
+}
+
+// A member may speak for nobody but itself: to remove another, to report in its name,
+// or to promise.
+func TestCallInTheNameOfAnotherIsRefused(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, func(c *Config) { c.Secrets = testSecrets('s') })[0]
+	impostor, err := newKeys(testSecrets('s'), NewID(), newLibraryLog(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := newCaller(&dialer{keys: impostor})
+	defer calls.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLong)
+	defer cancel()
+	for path, in := range map[string]any{
+		observePath: observeCall{From: n.ID()},
+		removePath:  removeCall{ID: n.ID()},
+		promisePath: promiseCall{From: n.ID(), To: n.ID(), ClusterID: NewID()},
+	} {
+		err := calls.call(ctx, named(n.ID(), n.cfg.Raft), path, in, &none{})
+		if err == nil || !strings.Contains(err.Error(), "in the name of") {
+			t.Errorf("%s: got %v, want it refused", path, err)
+		}
+	}
+	if err := calls.call(ctx, named(n.ID(), n.cfg.Raft), observePath, observeCall{From: impostor.nodeID}, &none{}); err != nil {
+		t.Errorf("got %v for a call in its own name", err)
+	}
+	var hello helloReply
+	if err := calls.call(ctx, named(NewID(), n.cfg.Raft), helloPath, none{}, &hello); !errors.Is(err, errUnreached) {
+		t.Errorf("got %v and %+v from a node that was not meant, want errUnreached", err, hello)
+	}
+}
+
+// recorder is a gossip transport that keeps what it sends.
+type recorder struct {
+	*memberlist.NetTransport
+	mu      sync.Mutex
+	packets [][]byte
+	streams []*bytes.Buffer
+}
+
+// WriteToAddress implements memberlist.NodeAwareTransport.
+func (r *recorder) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+	r.mu.Lock()
+	r.packets = append(r.packets, bytes.Clone(b))
+	r.mu.Unlock()
+	return r.NetTransport.WriteToAddress(b, a)
+}
+
+// DialAddressTimeout implements memberlist.NodeAwareTransport.
+func (r *recorder) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	conn, err := r.NetTransport.DialAddressTimeout(a, timeout)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stream := &bytes.Buffer{}
+	r.streams = append(r.streams, stream)
+	return recordedConn{conn, r, stream}, nil
+}
+
+type recordedConn struct {
+	net.Conn
+	recorder *recorder
+	stream   *bytes.Buffer
+}
+
+// Write implements net.Conn.
+func (c recordedConn) Write(p []byte) (int, error) {
+	c.recorder.mu.Lock()
+	c.stream.Write(p)
+	c.recorder.mu.Unlock()
+	return c.Conn.Write(p)
+}
+
+// ghost is a member that only gossips, and keeps all that it sends.
+type ghost struct {
+	recorder *recorder
+	list     *memberlist.Memberlist
+	id       string
+}
+
+// startGhost starts one that says it is of the cluster, under a new id.
+func startGhost(t *testing.T, clusterID string, keyring *memberlist.Keyring) *ghost {
+	t.Helper()
+	id := &identity{data: identityFile{ID: NewID(), ClusterID: clusterID}}
+	transport, err := listenGossip(freeAddr(t), &memberlist.NetTransportConfig{Logger: newLibraryLog(slog.New(slog.DiscardHandler)).std()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gossip{id: id, self: meta{Name: "ghost", RaftAddr: freeAddr(t)}}
+	config := memberlist.DefaultLANConfig()
+	config.Name, config.Label, config.Keyring = id.nodeID(), "lbnode", keyring
+	config.EnableCompression = false
+	config.Delegate = g
+	config.AdvertiseAddr, config.AdvertisePort = "127.0.0.1", transport.GetAutoBindPort()
+	config.BindPort = config.AdvertisePort
+	config.GossipInterval, config.ProbeInterval = 20*time.Millisecond, 50*time.Millisecond
+	config.Logger = newLibraryLog(slog.New(slog.DiscardHandler)).std()
+	r := &recorder{NetTransport: transport}
+	config.Transport = r
+	list, err := memberlist.Create(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { list.Shutdown() })
+	return &ghost{recorder: r, list: list, id: id.nodeID()}
+}
+
+func (g *ghost) addr() string { return g.list.LocalNode().Address() }
+
+// haunt records what a ghost sends to another one, ends both, and sends all of it
+// again to the nodes.
+func haunt(t *testing.T, clusterID string, keyring *memberlist.Keyring, to []*node) *ghost {
+	t.Helper()
+	g, partner := startGhost(t, clusterID, keyring), startGhost(t, clusterID, keyring)
+	if _, err := g.list.Join([]string{partner.addr()}); err != nil {
+		t.Fatal(err)
+	}
+	enough := func() bool {
+		g.recorder.mu.Lock()
+		defer g.recorder.mu.Unlock()
+		return len(g.recorder.packets) > 10
+	}
+	eventually(t, waitLong, "packets are recorded", enough)
+	g.list.Shutdown()
+	partner.list.Shutdown()
+	for _, n := range to {
+		udp, err := net.Dial("udp", n.cfg.Bind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, packet := range g.recorder.packets {
+			udp.Write(packet) // a full buffer loses it, as networks do
+		}
+		udp.Close()
+		for _, stream := range g.recorder.streams {
+			tcp, err := net.Dial("tcp", n.cfg.Bind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tcp.Write(stream.Bytes()); err != nil {
+				t.Fatal(err)
+			}
+			closedByPeer(t, "replayed gossip", tcp)
+			tcp.Close()
+		}
+	}
+	return g
+}
+
+// memberlist takes an old packet that is sent again, so for a while gossip may believe
+// in a node that is gone. It never gets into Raft, and the others go on.
+func TestReplayedJoinIsNotLetIn(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, func(c *Config) { c.Secrets = testSecrets('s') })
+	propose(t, nodes[0], addBackend("web-1", 3001))
+	g := haunt(t, nodes[0].id.clusterID(), testKeys(t, "n1", 's').keyring, nodes)
+	seen := false
+	eventually(t, waitLong, "gossip has met the ghost and given it up", func() bool {
+		if _, isServer := findServer(nodes[0].servers(), g.id); isServer {
+			t.Fatal("the ghost is a member of raft")
+		}
+		m, known := nodes[0].gossip.find(g.id)
+		seen = seen || known
+		return seen && m.State != Alive
+	})
+	propose(t, nodes[1], addBackend("web-2", 3002))
+	for _, n := range nodes {
+		if got := len(n.servers()); got != 3 {
+			t.Errorf("got %d members of raft, want 3", got)
+		}
+	}
+	stranger := haunt(t, nodes[0].id.clusterID(), testKeys(t, "n1", 'x').keyring, nodes)
+	if _, known := nodes[0].gossip.find(stranger.id); known {
+		t.Error("gossip knows a node that has another secret")
+	}
+}
