@@ -3,10 +3,12 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -63,8 +65,12 @@ func aboutPeer(args []any) bool {
 		if args[i] == "peer" || args[i] == "target" || args[i] == "backoff time" {
 			return true
 		}
-		if i+1 < len(args) && (args[i+1] == raft.ErrTransportShutdown || args[i+1] == context.Canceled) {
-			return true // the other side of a node that stops, or this one
+		if i+1 == len(args) {
+			break
+		}
+		err, _ := args[i+1].(error)
+		if err == raft.ErrTransportShutdown || err == context.Canceled || errors.Is(err, net.ErrClosed) {
+			return true // the other side of a node that stops, or this one, or a secret taken out
 		}
 	}
 	return false
