@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -88,25 +89,27 @@ func (c promiseCall) sender() string { return c.From }
 func (c observeCall) sender() string { return c.From }
 func (c removeCall) sender() string  { return c.ID }
 
-// callerKey is where the context of a call has the id of the node that makes it.
+// callerKey is where the context of a call has the connection that it came on.
 type callerKey struct{}
 
-// nameCaller puts into the context of a connection's calls which node the
-// certificate at its other end names.
-func nameCaller(ctx context.Context, conn net.Conn) context.Context {
-	if peer, ok := conn.(*peerConn); ok && peer.id != "" {
-		return context.WithValue(ctx, callerKey{}, peer.id)
-	}
-	return ctx
+func withCaller(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, callerKey{}, conn)
 }
 
-// checkSender refuses a call that another node makes than the one it names.
-func checkSender(ctx context.Context, call any) error {
-	caller, known := ctx.Value(callerKey{}).(string)
-	if s, ok := call.(signed); ok && known && s.sender() != caller {
-		return fmt.Errorf("node %s calls in the name of node %s", caller, s.sender())
+// checkCaller refuses a call that another node makes than the one it names, and all
+// but a hello of a node with this node's own id.
+func checkCaller(ctx context.Context, path string, call any) error {
+	peer, ok := ctx.Value(callerKey{}).(*peerConn)
+	if !ok || peer.id == "" {
+		return nil
 	}
-	return nil
+	if s, ok := call.(signed); ok && s.sender() != peer.id {
+		return fmt.Errorf("node %s calls in the name of node %s", peer.id, s.sender())
+	}
+	if path == helloPath {
+		return nil
+	}
+	return peer.refuseDouble()
 }
 
 // none stands for an empty call or reply.
@@ -142,7 +145,7 @@ func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
 	routes.Handle("POST "+removePath, answer(func(ctx context.Context, c removeCall) (none, error) { return none{}, node.remove(ctx, c) }))
 	s := &callServer{done: make(chan struct{}), http: &http.Server{
 		Handler:           routes,
-		ConnContext:       nameCaller,
+		ConnContext:       withCaller,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -172,7 +175,7 @@ func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http
 			http.Error(w, "cannot read the call: "+err.Error(), http.StatusBadRequest)
 			return
 		}
-		if err := checkSender(r.Context(), call); err != nil {
+		if err := checkCaller(r.Context(), r.URL.Path, call); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
@@ -231,6 +234,9 @@ func (c *caller) call(ctx context.Context, addr, path string, in, out any) error
 	}
 	request.URL.Host = addr // which the dialer gets; the header Host stays plain
 	response, err := c.http.Do(request)
+	if about := (*url.Error)(nil); errors.As(err, &about) { // which would show addr as no address at all
+		err = fmt.Errorf("%s at %s: %w", path, plain, about.Err)
+	}
 	if errors.Is(err, errUnreached) {
 		return err
 	}

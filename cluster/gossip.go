@@ -89,15 +89,17 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	config.BindPort = port
 	config.AdvertiseAddr = c.advertise.String()
 	config.AdvertisePort = port
-	config.Label = "lbnode"
-	config.Keyring = c.keyring
+	config.Label = gossipLabel
+	if config.Keyring = c.keyring; c.keyring != nil {
+		config.Transport = newModernTransport(transport)
+	}
 	config.EnableCompression = false // messages are small, and decompression was once a way in
 	config.DeadNodeReclaimTime = time.Second
 	config.TCPTimeout = 3 * time.Second
 	config.Logger = library
 	config.Delegate, config.Events, config.Alive, config.Merge, config.Conflict = g, g, g, g, g
 	if g.list, err = memberlist.Create(config); err != nil {
-		transport.Shutdown()
+		config.Transport.Shutdown()
 		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
 	}
 	return g, nil
@@ -280,7 +282,13 @@ func (g *gossip) NotifyLeave(n *memberlist.Node) { g.note(n, Failed) }
 func (g *gossip) NotifyAlive(n *memberlist.Node) error {
 	var m meta
 	if err := json.Unmarshal(n.Meta, &m); err != nil {
-		return fmt.Errorf("cannot read what node %s says of itself: %w", n.Name, err)
+		return fmt.Errorf("cannot read what node %q says of itself: %w", n.Name, err)
+	}
+	if !isID(n.Name) {
+		return fmt.Errorf("node %q has an id that no node gives itself", n.Name)
+	}
+	if err := checkName(m.Name); err != nil {
+		return err
 	}
 	if own := g.id.clusterID(); own != "" && m.ClusterID != "" && m.ClusterID != own {
 		return fmt.Errorf("node %s %w, %s", m.Name, ErrForeign, m.ClusterID)

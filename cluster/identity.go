@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/google/renameio/v2"
@@ -20,6 +21,11 @@ func NewID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails: crypto/rand
 	return hex.EncodeToString(b[:])
+}
+
+// isID says whether NewID could have made the id.
+func isID(id string) bool {
+	return len(id) == 32 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
 // identity is who this node is, kept in its data directory. The id is made once:

@@ -18,7 +18,8 @@ var (
 	errNoCertificate = errors.New("the peer shows no certificate")
 	errOtherSecret   = errors.New("the peer has another -secret")
 	errSecretGone    = errors.New("the secret was taken out of use during the handshake")
-	// errDouble: a node with this node's own id.
+	// errDouble: a node with this node's own id. It may only say hello, so that the
+	// two find out which is the copy.
 	errDouble = errors.New("the peer has this node's own id: a data directory was copied, and one of the two nodes must start with an empty one")
 )
 
@@ -163,11 +164,7 @@ func (k *keys) secure(ctx context.Context, raw net.Conn, as side, want string) (
 		SessionTicketsDisabled: true, // a ticket would outlive its secret
 		VerifyConnection:       func(s tls.ConnectionState) error { return peer.meet(s, accepted, want) },
 	})
-	err := peer.HandshakeContext(ctx)
-	if errors.Is(err, errDouble) {
-		k.log.say(slog.LevelWarn, "refused a node: "+err.Error(), "at", raw.RemoteAddr(), "id", k.nodeID)
-	}
-	if err != nil {
+	if err := peer.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
 	stranger.trusted = true
@@ -207,15 +204,19 @@ func (c *peerConn) meet(s tls.ConnectionState, accepted []credential, want strin
 		return errOtherSecret
 	}
 	c.theirs, c.id = accepted[i].fingerprint, nodeOf(leaf)
-	switch {
-	case c.id == "":
-		return nil
-	case c.id == c.keys.nodeID:
-		return errDouble
-	case want != "" && c.id != want:
+	if c.id != "" && want != "" && c.id != want {
 		return fmt.Errorf("node %s is there, not %s", c.id, want)
 	}
 	return nil
+}
+
+// refuseDouble returns and logs errDouble if the peer has this node's own id.
+func (c *peerConn) refuseDouble() error {
+	if c.id != c.keys.nodeID {
+		return nil
+	}
+	c.keys.log.say(slog.LevelWarn, "refused a node: "+errDouble.Error(), "at", c.RemoteAddr(), "id", c.id)
+	return errDouble
 }
 
 // stands says whether both ends have shown a secret that is still accepted.

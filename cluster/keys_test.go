@@ -218,7 +218,6 @@ func TestPeerMustBeTheNodeThatIsMeant(t *testing.T) {
 		{"another node at its address", testKeys(t, "n1", 's'), testKeys(t, "n3", 's'), "n2", "node n3 is there, not n2"},
 		{"a node of the version before", testKeys(t, "n1", 's'), unnamed, "n2", ""},
 		{"a call of the version before", unnamed, testKeys(t, "n1", 's'), "", ""},
-		{"a copy of this node", testKeys(t, "n1", 's'), testKeys(t, "n1", 's'), "", "own id"},
 		{"another secret", testKeys(t, "n1", 's'), testKeys(t, "n2", 'x'), "", "another -secret"},
 	} {
 		_, _, errs := shake(t, test.client, test.server, test.meant)

@@ -117,6 +117,11 @@ func (m *mux) open(raw net.Conn) (net.Conn, byte, error) {
 }
 
 func (m *mux) admitRaft(conn net.Conn) error {
+	if peer, ok := conn.(*peerConn); ok {
+		if err := peer.refuseDouble(); err != nil {
+			return err
+		}
+	}
 	var id [32]byte
 	if _, err := io.ReadFull(conn, id[:]); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -164,7 +165,7 @@ func (c *Cluster) admitRaft(clusterID string) error {
 		return c.adopt(clusterID)
 	}
 	if own != clusterID {
-		c.log.Warn("refused a node of another cluster", "theirs", clusterID, "ours", own)
+		c.library.say(slog.LevelWarn, "refused a node of another cluster", "theirs", clusterID, "ours", own)
 		return ErrForeign
 	}
 	return nil

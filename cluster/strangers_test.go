@@ -3,14 +3,18 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,6 +235,78 @@ func TestCallInTheNameOfAnotherIsRefused(t *testing.T) {
 	}
 }
 
+// A node with this node's own id was started from a copy of its directory. It may say
+// hello, and nothing else.
+func TestCopyMayOnlySayHello(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, func(c *Config) { c.Secrets = testSecrets('s') })[0]
+	twin := &dialer{keys: testKeys(t, n.ID(), 's')}
+	calls := newCaller(twin)
+	defer calls.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLong)
+	defer cancel()
+	for path, want := range map[string]string{helloPath: "", reportPath: "own id", proposePath: "own id", observePath: "own id"} {
+		err := calls.call(ctx, n.cfg.Raft, path, observeCall{From: n.ID()}, &struct{}{})
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", path, err, want)
+		}
+	}
+	conn, err := twin.dial(ctx, n.cfg.Raft, []byte("R"+n.id.clusterID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	closedByPeer(t, "raft", conn)
+}
+
+// An acknowledgement as nodes send them, recorded, and the one byte changed that says
+// how it is encrypted: memberlist would end the process.
+func TestOldEncryptionIsRefused(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, func(c *Config) { c.Secrets = testSecrets('s') })[0]
+	ack := append([]byte("\x02\x82\xa7Payload\xc0\xa5SeqNo"), 0xcc, 255)
+	packet := sealed(t, testKeys(t, "n1", 's').accepted[0].gossip, 0, ack, gossipLabel)
+	label := append([]byte{0xf4, byte(len(gossipLabel))}, gossipLabel...)
+	udp, err := net.Dial("udp", n.cfg.Bind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	header := binary.BigEndian.AppendUint32([]byte{10}, uint32(len(packet))) // encryptMsg and the size
+	inStream := sealed(t, testKeys(t, "n1", 's').accepted[0].gossip, 0, ack, string(header)+gossipLabel)
+	for range 10 {
+		if _, err := udp.Write(append(bytes.Clone(label), packet...)); err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Dial("tcp", n.cfg.Bind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tcp.Write(slices.Concat(label, header, inStream)); err != nil {
+			t.Fatal(err)
+		}
+		closedByPeer(t, "old encryption", tcp)
+		tcp.Close()
+	}
+	propose(t, n, addBackend("web-1", 3001))
+}
+
+// sealed encrypts as memberlist does: version, nonce, and what AES-GCM makes of text.
+func sealed(t *testing.T, key []byte, version byte, text []byte, label string) []byte {
+	t.Helper()
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce := make([]byte, gcm.NonceSize())
+	rand.Read(nonce)
+	return gcm.Seal(append([]byte{version}, nonce...), nonce, text, []byte(label))
+}
+
 // recorder is a gossip transport that keeps what it sends.
 type recorder struct {
 	*memberlist.NetTransport
@@ -291,7 +367,7 @@ func startGhost(t *testing.T, clusterID string, keyring *memberlist.Keyring) *gh
 	}
 	g := &gossip{id: id, self: meta{Name: "ghost", RaftAddr: freeAddr(t)}}
 	config := memberlist.DefaultLANConfig()
-	config.Name, config.Label, config.Keyring = id.nodeID(), "lbnode", keyring
+	config.Name, config.Label, config.Keyring = id.nodeID(), gossipLabel, keyring
 	config.EnableCompression = false
 	config.Delegate = g
 	config.AdvertiseAddr, config.AdvertisePort = "127.0.0.1", transport.GetAutoBindPort()
