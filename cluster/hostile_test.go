@@ -25,7 +25,7 @@ var hostileFor = flag.Duration("hostile", 2*time.Second, "how long hostile packe
 // -hostile 3m: see DESIGN.md.
 const (
 	maxHostileHeap       = 512 << 20 // bytes above what it was before
-	maxHostileGoroutines = 2000      // above one for each connection to gossip that is held open
+	maxHostileGoroutines = 1000      // above one for each connection to gossip that is held open
 )
 
 // With a secret: whatever is sent to the ports, nobody gets in, nobody drops out and
