@@ -130,8 +130,9 @@ func (voterLimit) GetNodeTypes(*autopilot.Config, *autopilot.State) map[raft.Ser
 }
 
 // CalculatePromotionsAndDemotions implements autopilot.Promoter. Failed voters
-// do not count: a healthy node takes the place of a dead one. One change at a
-// time keeps every step a majority of the one before.
+// do not count: a healthy node takes the place of a dead one, and of one that no
+// longer means to vote. One change at a time keeps every step a majority of the one
+// before.
 func (v voterLimit) CalculatePromotionsAndDemotions(config *autopilot.Config, s *autopilot.State) autopilot.RaftChanges {
 	votes := 0
 	for _, server := range s.Servers {
@@ -142,10 +143,35 @@ func (v voterLimit) CalculatePromotionsAndDemotions(config *autopilot.Config, s 
 	stable := v.StablePromoter.CalculatePromotionsAndDemotions(config, s).Promotions
 	stable = slices.DeleteFunc(stable, func(id raft.ServerID) bool { return s.Servers[id].Server.NodeType == neverVotes })
 	slices.SortFunc(stable, func(a, b raft.ServerID) int { return cmp.Compare(a, b) })
-	if votes >= maxVoters || len(stable) == 0 {
-		return autopilot.RaftChanges{Demotions: replaceable(s, len(stable) > 0)}
+	if votes < maxVoters && len(stable) > 0 {
+		return autopilot.RaftChanges{Promotions: stable[:1]}
 	}
-	return autopilot.RaftChanges{Promotions: stable[:1]}
+	if unwilling := unwilling(s); len(unwilling) > 0 {
+		return autopilot.RaftChanges{Demotions: unwilling}
+	}
+	return autopilot.RaftChanges{Demotions: replaceable(s, len(stable) > 0)}
+}
+
+// unwilling returns a voter to demote that was started again with -non-voter. The
+// leader hands over first. The living must be a majority of those who then vote.
+func unwilling(s *autopilot.State) []raft.ServerID {
+	alive := func(id raft.ServerID) bool { return s.Servers[id].Server.NodeStatus == autopilot.NodeAlive }
+	for _, id := range slices.Sorted(slices.Values(s.Voters)) {
+		if server := s.Servers[id]; server.Server.NodeType != neverVotes || server.State == autopilot.RaftLeader {
+			continue
+		}
+		rest := slices.DeleteFunc(slices.Clone(s.Voters), func(other raft.ServerID) bool { return other == id })
+		living := 0
+		for _, other := range rest {
+			if alive(other) {
+				living++
+			}
+		}
+		if living > len(rest)/2 {
+			return []raft.ServerID{id}
+		}
+	}
+	return nil
 }
 
 // replaceable returns a failed voter to demote when a stable node waits for its

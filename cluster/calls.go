@@ -34,13 +34,16 @@ const (
 	maxCall = 64 << 20
 )
 
-// helloReply is who a node is, told to one that wants to form a cluster.
+// helloReply is who a node is.
 type helloReply struct {
 	ID        string `json:"id"`
 	Name      string `json:"name"`
 	ClusterID string `json:"cluster_id"` // empty if it has none yet
 	NonVoter  bool   `json:"non_voter"`
 	Needs     int    `json:"needs,omitempty"` // the version of commands that its log holds
+	// Instance is drawn by each process, Uptime how long it runs.
+	Instance string        `json:"instance"`
+	Uptime   time.Duration `json:"uptime"`
 }
 
 // promiseCall asks an empty node to take part in the cluster that From founds

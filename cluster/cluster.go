@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -25,6 +26,9 @@ type Cluster struct {
 	library *libraryLog
 
 	id        *identity
+	instance  string      // of this process
+	began     time.Time   // of this process
+	copied    atomic.Bool // this node must end because it is a copy
 	targets   []JoinTarget
 	bindHost  string         // of gossip
 	raftAddr  netip.AddrPort // what others are told
@@ -57,6 +61,7 @@ type Cluster struct {
 	mu         sync.Mutex
 	waiting    string // what formation waits for
 	autonomous bool
+	problems   map[string]bool
 
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -74,6 +79,8 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	c := &Cluster{
 		cfg:       cfg,
 		log:       cfg.Log,
+		instance:  NewID(),
+		began:     time.Now(),
 		library:   newLibraryLog(cfg.Log),
 		disk:      newDisk(),
 		leading:   make(chan bool, 16),
@@ -86,6 +93,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	if err := c.open(ctx); err != nil {
 		c.close()
+		c.running.Wait()
 		return nil, err
 	}
 	return c, nil
@@ -109,6 +117,9 @@ func (c *Cluster) open(ctx context.Context) error {
 	c.calls = newCaller(c.dialer)
 	c.calls.label = c.labelAt
 	if err := c.openGossip(ctx); err != nil {
+		return err
+	}
+	if err := c.checkCopy(ctx); err != nil {
 		return err
 	}
 	c.views = openViews(c.cfg.DataDir, c.id.clusterID(), c.log)
@@ -237,10 +248,11 @@ func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 		c.log.Debug("could not tell all nodes of the addresses", "error", err)
 	}
 	for _, loop := range []func(context.Context){
-		c.formLoop, c.membersLoop, c.leaderLoop, c.quorumLoop, c.reportLoop, c.rejoinLoop,
+		c.formLoop, c.membersLoop, c.leaderLoop, c.quorumLoop, c.reportLoop, c.seedLoop, c.rejoinLoop, c.watchLoop,
 	} {
 		c.running.Go(func() { loop(ctx) })
 	}
+	c.membersChanged() // this node is one of them
 }
 
 func (c *Cluster) reachable(addr string) string {
@@ -348,6 +360,10 @@ func (c *Cluster) Rank() int {
 // same data directory.
 func (c *Cluster) Stop() {
 	c.stopped.Do(func() {
+		if c.copied.Load() { // the others would take its goodbye for the original's
+			c.shutdown("")
+			return
+		}
 		c.handOver()
 		c.shutdown(stops)
 	})
@@ -397,8 +413,8 @@ func (c *Cluster) close() {
 	}
 }
 
-// handOver gives leadership to a living voter, if this node has it and there is
-// one. Raft itself would also choose a dead one.
+// handOver gives leadership to a living voter, if this node has it and there is one
+// that means to go on voting. Raft itself would also choose a dead one.
 func (c *Cluster) handOver() {
 	if c.raft().State() != raft.Leader {
 		return
@@ -408,7 +424,7 @@ func (c *Cluster) handOver() {
 	servers := c.servers()
 	for _, m := range c.gossip.alive() {
 		s, ok := findServer(servers, m.ID)
-		if !ok || s.Suffrage != raft.Voter || m.ID == c.id.nodeID() || m.Going != "" {
+		if !ok || s.Suffrage != raft.Voter || m.ID == c.id.nodeID() || m.Going != "" || m.NonVoter {
 			continue
 		}
 		if err := await(ctx, c.raft().LeadershipTransferToServer(s.ID, s.Address)); err != nil {

@@ -14,7 +14,7 @@ import (
 
 // Config is what a node needs to take part in a cluster.
 type Config struct {
-	// Name is shown to people; it need not be unique.
+	// Name is shown to people. No two living nodes of a cluster may have the same.
 	Name string
 	// Version of the binary, told to the other nodes.
 	Version string
@@ -71,7 +71,11 @@ const (
 	formRound       = 300 * time.Millisecond  // between two looks at the listed peers
 	formGrace       = 5 * time.Second         // how long a node that may not found a cluster waits for one
 	promiseHolds    = 15 * time.Second        // how long a peer is bound to a founder
-	rejoinEvery     = 10 * time.Second        // between two tries to reach peers that are not alive
+	probeEvery      = 700 * time.Millisecond  // between two probes of another member by gossip
+	suspectFor      = 3                       // probes' time that a suspected member has to answer, twice that if only one suspects it
+	rejoinSoon      = time.Second             // between two tries to reach members lost of late
+	rejoinEvery     = 10 * time.Second        // between two tries to reach peers long gone
+	copyWithin      = time.Second             // how long a node that starts waits to be told that it is a copy
 	leaderlessAfter = 5 * time.Second         // without a leader: autonomous, writes refused at once
 	proposeWithin   = 1900 * time.Millisecond // a write or consistent read takes at most this long
 	officeWithin    = 10 * time.Second        // what a leader does of its own accord takes at most this long
@@ -85,6 +89,7 @@ const (
 	removeDeadAfter = 10 * time.Minute        // a voter gone this long may be removed
 	maxVoters       = 5
 	minVoters       = 3 // the dead are not removed below this
+	maxTwins        = 8 // places at once where a node asks for itself
 )
 
 // Validate checks what can be checked without touching the machine. The error

@@ -34,11 +34,11 @@ type step struct {
 
 // decide is the rule of formation for a node without state: join a listed peer's
 // cluster if there is one; else found one, if all listed peers are there and
-// empty, this node among them, and it has the lowest id of those that may vote;
-// else wait.
+// empty, this node among them, no two of one name, and it has the lowest id of those
+// that may vote; else wait.
 func decide(self helloReply, peers []peer) step {
 	var clusters, missing, candidates []string
-	listed := false
+	listed, shared := false, sharedName(self, peers)
 	for _, p := range peers {
 		switch {
 		case p.own:
@@ -64,6 +64,8 @@ func decide(self helloReply, peers []peer) step {
 		return step{join: clusters[0]}
 	case !listed:
 		return step{hopeless: "it does not list this node's own address", waiting: "a listed peer to have a cluster" + inBrackets(missing)}
+	case shared != "":
+		return step{waiting: "one of the two listed nodes named " + shared + " to be given another -node"}
 	case len(missing) > 0:
 		return step{waiting: fmt.Sprintf("%d of %d: %s", len(missing), len(peers), strings.Join(missing, ", "))}
 	case len(candidates) == 0:
@@ -72,6 +74,21 @@ func decide(self helloReply, peers []peer) step {
 		return step{waiting: "node " + candidates[0] + " to found the cluster"}
 	}
 	return step{found: true}
+}
+
+// sharedName returns a name that two nodes have, empty if none.
+func sharedName(self helloReply, peers []peer) string {
+	holder := map[string]string{self.Name: self.ID}
+	for _, p := range peers {
+		if p.own || p.reason != "" {
+			continue
+		}
+		if id, taken := holder[p.hello.Name]; taken && id != p.hello.ID {
+			return p.hello.Name
+		}
+		holder[p.hello.Name] = p.hello.ID
+	}
+	return ""
 }
 
 func inBrackets(texts []string) string {
@@ -334,9 +351,12 @@ func (p *promised) elsewhere(clusterID string) bool {
 	return p.to.From != "" && p.to.ClusterID != clusterID && time.Since(p.since) < promiseHolds
 }
 
-// hello answers a peer that wants to know who this node is.
+// hello says who this node is.
 func (c *Cluster) hello() helloReply {
-	return helloReply{ID: c.id.nodeID(), Name: c.cfg.Name, ClusterID: c.id.clusterID(), NonVoter: c.cfg.NonVoter, Needs: c.fsm.version()}
+	return helloReply{
+		ID: c.id.nodeID(), Name: c.cfg.Name, ClusterID: c.id.clusterID(), NonVoter: c.cfg.NonVoter, Needs: c.fsm.version(),
+		Instance: c.instance, Uptime: time.Since(c.began),
+	}
 }
 
 // promise answers a founder.

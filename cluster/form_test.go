@@ -15,12 +15,15 @@ import (
 
 func TestDecide(t *testing.T) {
 	own := peer{own: true, listed: listed{name: "self"}}
-	empty := func(id string) peer { return peer{listed: listed{name: id}, hello: helloReply{ID: id}} }
+	empty := func(id string) peer { return peer{listed: listed{name: id}, hello: helloReply{ID: id, Name: id}} }
 	in := func(id, clusterID string) peer {
-		return peer{listed: listed{name: id}, hello: helloReply{ID: id, ClusterID: clusterID}}
+		return peer{listed: listed{name: id}, hello: helloReply{ID: id, Name: id, ClusterID: clusterID}}
 	}
 	observer := func(id string) peer {
-		return peer{listed: listed{name: id}, hello: helloReply{ID: id, NonVoter: true}}
+		return peer{listed: listed{name: id}, hello: helloReply{ID: id, Name: id, NonVoter: true}}
+	}
+	named := func(id, name string) peer {
+		return peer{listed: listed{name: id}, hello: helloReply{ID: id, Name: name}}
 	}
 	absent := func(name, why string) peer { return peer{listed: listed{name: name}, reason: why} }
 	for _, test := range []struct {
@@ -44,6 +47,11 @@ func TestDecide(t *testing.T) {
 			step{hopeless: "it does not list this node's own address", waiting: "a listed peer to have a cluster (c refused)"}},
 		{"nobody may vote", helloReply{ID: "a", NonVoter: true}, []peer{own, observer("b")},
 			step{hopeless: "all nodes that it lists have -non-voter", waiting: "a listed peer that may vote"}},
+		{"another has its name", helloReply{ID: "a", Name: "lb1"}, []peer{own, named("b", "lb1")},
+			step{waiting: "one of the two listed nodes named lb1 to be given another -node"}},
+		{"two others share a name", helloReply{ID: "a"}, []peer{own, named("b", "lb2"), named("c", "lb2")},
+			step{waiting: "one of the two listed nodes named lb2 to be given another -node"}},
+		{"listed under two addresses of its own", helloReply{ID: "a"}, []peer{own, own, empty("b")}, step{found: true}},
 	} {
 		if got := decide(test.self, test.peers); got != test.want {
 			t.Errorf("%s: got %+v, want %+v", test.name, got, test.want)
@@ -66,7 +74,7 @@ func TestAtMostOneDecidesToFound(t *testing.T) {
 			var peers []peer
 			missing := false
 			for other := range size {
-				p := peer{own: other == self, hello: helloReply{ID: fmt.Sprint(other), NonVoter: nonVoter[other]}}
+				p := peer{own: other == self, hello: helloReply{ID: fmt.Sprint(other), Name: fmt.Sprint(other), NonVoter: nonVoter[other]}}
 				if !p.own && random.IntN(8) == 0 {
 					p.hello, p.reason, missing = helloReply{}, "refused", true
 				}

@@ -20,6 +20,7 @@ type fsm struct {
 	mu      sync.Mutex // Raft applies and snapshots from one goroutine, restores from another
 	machine *state.Machine
 	broken  error // why the machine has stopped for good, nil if it has not
+	count   int   // of states restored from snapshots
 	applied *watermark
 }
 
@@ -110,9 +111,17 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 		return err
 	}
 	f.machine = machine
+	f.count++
 	f.publish(machine.View())
 	f.applied.reach(machine.View().Index)
 	return nil
+}
+
+// restored is how often the whole state came from a snapshot.
+func (f *fsm) restored() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
 }
 
 type fsmSnapshot struct{ snapshot state.Snapshot }

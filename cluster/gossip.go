@@ -49,17 +49,20 @@ type member struct {
 // gossip finds the other nodes and keeps their list. It remembers those that are
 // gone until forget is called.
 type gossip struct {
-	list    *memberlist.Memberlist
-	id      *identity
-	addr    netip.AddrPort // what others are told
-	changed func()         // members came, went or changed; must not block
-	log     *slog.Logger
-	library *libraryLog
+	list      *memberlist.Memberlist
+	transport *gossipTransport
+	udp       udpWatch
+	id        *identity
+	addr      netip.AddrPort // what others are told
+	changed   func()         // members came, went or changed; must not block
+	log       *slog.Logger
+	library   *libraryLog
 
 	mu      sync.RWMutex
 	self    meta
 	members map[string]member // by node id, this node aside
 	foreign string            // id of another cluster that was met, empty if none
+	twins   []member          // where this node's own id is said to live, too
 }
 
 // gossipConfig is where and how gossip listens.
@@ -77,27 +80,30 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 		return nil, fmt.Errorf("the node's name, version and addresses are too long to gossip: %d bytes of at most %d", size, memberlist.MetaMaxSize)
 	}
 	library := g.library.std()
-	transport, err := listenGossip(c.bind, &memberlist.NetTransportConfig{Logger: library})
+	listening, err := listenGossip(c.bind, &memberlist.NetTransportConfig{Logger: library})
 	if err != nil {
 		return nil, err
 	}
-	port := transport.GetAutoBindPort()
+	g.transport = newGossipTransport(listening, g.udp.note)
+	port := listening.GetAutoBindPort()
 	g.addr = netip.AddrPortFrom(c.advertise, uint16(port))
 	config := memberlist.DefaultLANConfig()
 	config.Name = id.nodeID()
-	config.Transport = transport
+	config.Transport = g.transport
 	config.BindPort = port
 	config.AdvertiseAddr = c.advertise.String()
 	config.AdvertisePort = port
 	config.Label = gossipLabel
 	if config.Keyring = c.keyring; c.keyring != nil {
-		config.Transport = newModernTransport(transport)
+		config.Transport = newModernTransport(g.transport)
 	}
 	config.EnableCompression = false // messages are small, and decompression was once a way in
 	config.DeadNodeReclaimTime = time.Second
 	config.TCPTimeout = 3 * time.Second
+	config.ProbeInterval, config.ProbeTimeout = probeEvery, probeEvery*3/7
+	config.SuspicionMult, config.SuspicionMaxTimeoutMult = suspectFor, 2
 	config.Logger = library
-	config.Delegate, config.Events, config.Alive, config.Merge, config.Conflict = g, g, g, g, g
+	config.Delegate, config.Events, config.Alive, config.Merge, config.Conflict, config.Ping = g, g, g, g, g, g
 	if g.list, err = memberlist.Create(config); err != nil {
 		config.Transport.Shutdown()
 		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
@@ -156,8 +162,12 @@ func (g *gossip) toldCluster() string {
 	return g.self.ClusterID
 }
 
-// stop says goodbye, and whether it is for good, and ends gossip.
+// stop says goodbye, and whether it is for good, and ends gossip. Who goes without
+// a word is not believed to have gone.
 func (g *gossip) stop(going string) error {
+	if going == "" {
+		return g.list.Shutdown()
+	}
 	if err := g.tell(func(m *meta) { m.Going = going }); err != nil {
 		g.log.Debug("could not tell all nodes that this one "+going, "error", err)
 	}
@@ -195,6 +205,11 @@ func (g *gossip) all() []member {
 func (g *gossip) alive() []member {
 	own := g.id.clusterID()
 	return slices.DeleteFunc(g.all(), func(m member) bool { return m.State != Alive || m.ClusterID != own })
+}
+
+// others returns the living nodes that share this node's cluster, this one aside.
+func (g *gossip) others() []member {
+	return slices.DeleteFunc(g.alive(), func(m member) bool { return m.ID == g.id.nodeID() })
 }
 
 // find returns the node of that id.
@@ -326,12 +341,43 @@ func (g *gossip) NotifyMerge(peers []*memberlist.Node) error {
 	return fmt.Errorf("it %w, %s, not %s", ErrForeign, foreign, own)
 }
 
-// NotifyConflict implements memberlist.ConflictDelegate. Two nodes of one id would
-// vote twice.
+// NotifyConflict implements memberlist.ConflictDelegate. A node has just moved, or
+// its data directory was copied; the node itself finds out which.
 func (g *gossip) NotifyConflict(existing, other *memberlist.Node) {
-	g.library.say(slog.LevelWarn, fmt.Sprintf("the node %s is said to be at %s and at %s: if it has not just moved, a data directory was copied, and one of the two must start with an empty one",
-		existing.Name, addrPort(existing), addrPort(other)))
+	if existing.Name != g.id.nodeID() {
+		g.log.Debug("a node is said to be at two addresses", "id", existing.Name, "one", addrPort(existing), "other", addrPort(other))
+		return
+	}
+	twin := member{ID: other.Name, Addr: addrPort(other)}
+	if err := json.Unmarshal(other.Meta, &twin.meta); err != nil {
+		return // NotifyAlive has refused what cannot be read
+	}
+	g.mu.Lock()
+	if len(g.twins) < maxTwins && !slices.ContainsFunc(g.twins, func(m member) bool { return m.RaftAddr == twin.RaftAddr }) {
+		g.twins = append(g.twins, twin)
+	}
+	g.mu.Unlock()
+	g.changed()
 }
+
+// takeTwins returns where this node's own id was said to live since it was last
+// asked.
+func (g *gossip) takeTwins() []member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	twins := g.twins
+	g.twins = nil
+	return twins
+}
+
+// NotifyPingComplete implements memberlist.PingDelegate. That a ping was answered
+// shows that UDP works, whatever address the answer came from.
+func (g *gossip) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
+	g.udp.note(addrPort(n), time.Now())
+}
+
+// AckPayload implements memberlist.PingDelegate.
+func (g *gossip) AckPayload() []byte { return nil }
 
 // NodeMeta implements memberlist.Delegate.
 func (g *gossip) NodeMeta(int) []byte {

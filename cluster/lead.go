@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,8 +126,16 @@ func (c *Cluster) applyOp(ctx context.Context, op state.Op) error {
 // reconcileLoop keeps Raft's members in step with the nodes that gossip knows.
 func (c *Cluster) reconcileLoop(ctx context.Context) {
 	missing := map[raft.ServerID]time.Time{} // since when a member is not alive
+	votes := 0
 	for {
 		changed := c.changes.wait()
+		before := votes
+		if votes = voters(c.servers()); votes == 2 && before != 2 {
+			c.log.Warn(twoVoters)
+		}
+		if c.cfg.NonVoter { // it votes, and leads, from an earlier time; another one can take its vote
+			c.handOver()
+		}
 		if err := c.reconcile(ctx, missing); err != nil && ctx.Err() == nil {
 			c.log.Warn("cannot bring the members of raft up to date", "error", err)
 		}
@@ -140,14 +149,15 @@ func (c *Cluster) reconcileLoop(ctx context.Context) {
 // that cannot be made does not keep the others waiting.
 func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.Time) error {
 	servers := c.servers()
-	for _, gone := range append(c.departed(servers, missing, time.Now()), c.swapped(servers)...) {
+	living := c.confirmed(ctx, servers)
+	for _, gone := range append(c.departed(servers, living, missing, time.Now()), swapped(c.id.nodeID(), servers, living)...) {
 		c.log.Info("removing a node from raft", "id", gone.ID, "addr", gone.Address)
 		if err := await(ctx, c.raft().RemoveServer(gone.ID, 0, officeWithin)); err != nil {
 			return fmt.Errorf("cannot remove node %s: %w", gone.ID, err)
 		}
 	}
 	var failed error
-	for _, m := range c.gossip.alive() {
+	for _, m := range living {
 		server, isServer := findServer(c.servers(), m.ID)
 		switch {
 		case m.Going != "", !isServer && c.outgrown(m):
@@ -159,11 +169,7 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 		default:
 			continue
 		}
-		err := c.confirm(ctx, m)
-		if err == nil {
-			err = await(ctx, c.put(server, isServer, m))
-		}
-		if err != nil {
+		if err := await(ctx, c.put(server, isServer, m)); err != nil {
 			failed = fmt.Errorf("cannot add node %s: %w", m.ID, err)
 		}
 		if c.raft().State() != raft.Leader {
@@ -173,22 +179,36 @@ func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.
 	return failed
 }
 
-// confirm asks a node at its address who it is: what gossip says may be an old
-// packet that somebody has kept and sent again.
-func (c *Cluster) confirm(ctx context.Context, m member) error {
-	if m.ID == c.id.nodeID() {
-		return nil
+// confirmed returns the living members whom Raft has right and, of the others, those
+// who have just said in person that they are who gossip says, of this cluster. So
+// nobody becomes a member, or moves, because somebody played old gossip again. Who
+// shares a living member's name has to wait until one of the two has ended.
+func (c *Cluster) confirmed(ctx context.Context, servers []raft.Server) []member {
+	alive := c.gossip.alive()
+	refused := map[string]bool{}
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	for _, m := range alive {
+		server, isServer := findServer(servers, m.ID)
+		if m.ID == c.id.nodeID() || isServer && string(server.Address) == m.RaftAddr {
+			continue
+		}
+		asking.Go(func() {
+			hello, lives := c.meet(ctx, m)
+			if lives && hello.ClusterID == m.ClusterID && (isServer || !nameTaken(alive, m)) {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			refused[m.ID] = true
+		})
 	}
-	ctx, cancel := context.WithTimeout(ctx, callWithin)
-	defer cancel()
-	var there helloReply
-	if err := c.calls.call(ctx, named(m.ID, m.RaftAddr), helloPath, none{}, &there); err != nil {
-		return err
-	}
-	if there.ID != m.ID {
-		return fmt.Errorf("node %s is at %s", there.ID, m.RaftAddr)
-	}
-	return nil
+	asking.Wait()
+	return slices.DeleteFunc(alive, func(m member) bool { return refused[m.ID] })
+}
+
+func nameTaken(alive []member, m member) bool {
+	return slices.ContainsFunc(alive, func(other member) bool { return other.ID != m.ID && other.Name == m.Name })
 }
 
 // put adds a node without a vote, or corrects the address of one that is there.
@@ -203,11 +223,13 @@ func (c *Cluster) put(server raft.Server, isServer bool, m member) raft.Future {
 // departed returns the members to remove: those that left for good, those whose
 // address another node has taken, and those dead for long. Of the dead, only as
 // many as leave a quorum of living voters and minVoters in all.
-func (c *Cluster) departed(servers []raft.Server, missing map[raft.ServerID]time.Time, now time.Time) []raft.Server {
+func (c *Cluster) departed(servers []raft.Server, living []member, missing map[raft.ServerID]time.Time, now time.Time) []raft.Server {
 	alive := map[raft.ServerID]bool{}
 	taken := map[string]raft.ServerID{}
 	for _, m := range c.gossip.alive() {
 		alive[raft.ServerID(m.ID)] = true
+	}
+	for _, m := range living {
 		taken[m.RaftAddr] = raft.ServerID(m.ID)
 	}
 	var gone []raft.Server
@@ -238,16 +260,16 @@ func (c *Cluster) departed(servers []raft.Server, missing map[raft.ServerID]time
 // of the next, such as two machines whose leases were exchanged. Raft refuses two
 // members with one address, so each correction would wait for the other; with one
 // of them taken out, to be added again at once, all can be made.
-func (c *Cluster) swapped(servers []raft.Server) []raft.Server {
+func swapped(leader string, servers []raft.Server, living []member) []raft.Server {
 	now, holder := map[raft.ServerID]string{}, map[string]raft.ServerID{}
-	for _, m := range c.gossip.alive() {
+	for _, m := range living {
 		now[raft.ServerID(m.ID)] = m.RaftAddr
 	}
 	for _, s := range servers {
 		holder[string(s.Address)] = s.ID
 	}
 	for _, s := range servers {
-		if string(s.ID) == c.id.nodeID() || now[s.ID] == string(s.Address) {
+		if string(s.ID) == leader || now[s.ID] == string(s.Address) {
 			continue
 		}
 		next := s.ID

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +17,9 @@ import (
 )
 
 // The other members are kept on disk, so that a node that restarts finds them
-// even where the join list has none of them, and can name those that are gone.
+// even where the join list has none of them, and can name those that are gone. The
+// node itself is kept with them, so that a copy of its directory knows where to ask
+// whether the original runs.
 
 // keptPeer is a member in peers.json.
 type keptPeer struct {
@@ -59,7 +60,7 @@ func (c *Cluster) keepPeers() {
 	var peers []keptPeer
 	own := c.id.clusterID()
 	for _, m := range c.gossip.all() {
-		if own != "" && m.ClusterID == own && m.ID != c.id.nodeID() {
+		if own != "" && m.ClusterID == own {
 			peers = append(peers, keptPeer{m.ID, m.Name, m.Addr, m.RaftAddr, m.Version, m.Commands})
 		}
 	}
@@ -77,21 +78,30 @@ func (c *Cluster) keepPeers() {
 	c.kept = peers
 }
 
-// rejoinLoop goes on trying to reach listed addresses and members that are not
-// alive: gossip itself gives up on the dead after a while.
-func (c *Cluster) rejoinLoop(ctx context.Context) {
-	wait := rejoinEvery / 10 // soon at first
-	for pause(ctx, wait) {
-		wait = rejoinEvery
+// seedLoop goes on for ever trying the listed addresses at which nobody is known to
+// live, more often while there is no leader.
+func (c *Cluster) seedLoop(ctx context.Context) {
+	for wait := rejoinSoon; pause(ctx, wait); {
 		if c.id.clusterID() == "" {
-			wait = rejoinEvery / 10
 			continue // formation meets the peers
 		}
-		doubting := c.doubting()
-		if len(doubting) > 0 {
-			wait = rejoinEvery / 5
+		wait = rejoinEvery
+		if id, _ := c.leader(); id == "" {
+			wait = 2 * rejoinSoon
 		}
-		c.rejoin(append(c.absent(ctx), doubting...))
+		c.rejoin(append(c.unmet(ctx), c.doubting()...))
+	}
+}
+
+// rejoinLoop goes on for ever trying members that are not alive, because gossip
+// itself gives up on the dead after a while. It looks for those lost of late each
+// time, for those long gone now and then.
+func (c *Cluster) rejoinLoop(ctx context.Context) {
+	for round := 0; pause(ctx, rejoinSoon); round++ {
+		if c.id.clusterID() == "" {
+			continue
+		}
+		c.rejoin(c.lost(time.Now(), round%int(rejoinEvery/rejoinSoon) == 0))
 		c.forgetGone()
 	}
 }
@@ -100,7 +110,7 @@ func (c *Cluster) rejoinLoop(ctx context.Context) {
 // that came back at another address is not believed while gossip still counts on
 // its old one, and must say again where it is.
 func (c *Cluster) doubting() []netip.AddrPort {
-	alive := slices.DeleteFunc(c.gossip.alive(), func(m member) bool { return m.ID == c.id.nodeID() })
+	alive := c.gossip.others()
 	if id, _ := c.leader(); id != "" || len(alive) == 0 {
 		return nil
 	}
@@ -121,16 +131,25 @@ func (c *Cluster) rejoin(addrs []netip.AddrPort) {
 	trying.Wait()
 }
 
-// absent returns the addresses at which nobody is known to live.
-func (c *Cluster) absent(ctx context.Context) []netip.AddrPort {
+// unmet returns the listed addresses at which nobody is known to live.
+func (c *Cluster) unmet(ctx context.Context) []netip.AddrPort {
 	var addrs []netip.AddrPort
 	for _, l := range resolve(ctx, c.targets) {
 		if _, alive := c.gossip.at(l.addr); l.err == nil && !alive && !isOwn(l.addr, c.gossip.addr, c.bindHost) {
 			addrs = append(addrs, l.addr)
 		}
 	}
+	return addrs
+}
+
+// lost returns where the members were that are not alive: those lost of late, which
+// may be behind a broken link that works again any moment, or all of them.
+func (c *Cluster) lost(now time.Time, all bool) []netip.AddrPort {
+	var addrs []netip.AddrPort
 	for _, m := range c.gossip.all() {
-		if _, alive := c.gossip.at(m.Addr); m.State != Alive && !alive && m.Addr != c.gossip.addr {
+		_, replaced := c.gossip.at(m.Addr)
+		late := m.State == Failed && now.Sub(m.Since) < removeDeadAfter
+		if m.State != Alive && (all || late) && !replaced && m.Addr != c.gossip.addr {
 			addrs = append(addrs, m.Addr)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+const twoVoters = "two voters tolerate no failure: when either is lost, no change can be made; add a third node"
+
 // nodeReports keeps what each node last said of itself.
 type nodeReports struct {
 	mu   sync.Mutex
@@ -27,7 +29,7 @@ func (c *Cluster) report() Report {
 		AppliedIndex: c.raft().AppliedIndex(),
 		LastContact:  c.lastContact(),
 		Local:        c.cfg.Local(),
-		Problems:     slices.Concat(c.disk.problems(), c.views.problems()),
+		Problems:     slices.Concat(c.ailments(), c.disk.problems(), c.views.problems()),
 		Secrets:      c.keys.fingerprints(),
 	}
 	if file, err := os.Stat(storePath(c.cfg.DataDir)); err == nil {
@@ -127,7 +129,7 @@ func (s *Status) warnings() []string {
 		}
 	}
 	if voting == 2 {
-		warnings = append(warnings, "two voters tolerate no failure: when either is lost, no change can be made; add a third node")
+		warnings = append(warnings, twoVoters)
 	}
 	return warnings
 }
