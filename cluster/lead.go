@@ -285,6 +285,9 @@ func swapped(leader string, servers []raft.Server, living []member) []raft.Serve
 // Leave takes this node out of the cluster for good, then stops it. It fails,
 // and nothing has changed, if the cluster cannot take writes.
 func (c *Cluster) Leave(ctx context.Context) error {
+	if c.copied.Load() {
+		return errors.New("cannot leave the cluster: this node is a copy of one that runs")
+	}
 	if len(c.servers()) > 1 {
 		if err := c.leaveRaft(ctx); err != nil {
 			return fmt.Errorf("cannot leave the cluster: %w", err)

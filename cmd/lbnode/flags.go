@@ -41,6 +41,7 @@ type nodeFlags struct {
 	secret         string
 	insecure       bool
 	nonVoter       bool
+	leaveOnStop    bool
 	backends       list
 	raftMultiplier int
 	logLevel       slog.Level
@@ -81,6 +82,7 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen; of several, a line each, the first is used and all are accepted; SIGHUP reads it again")
 	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
 	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
+	fs.BoolVar(&f.leaveOnStop, "leave-on-stop", false, "leave the cluster for good when told to stop: for machines that do not come back")
 	fs.Var(&f.backends, "backend", "`URL` of a backend for the default pool of a cluster that has no pool yet; repeatable")
 	fs.IntVar(&f.raftMultiplier, "raft-multiplier", 1, "`factor` by which raft's timeouts are stretched, 1 to 10")
 	fs.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error")

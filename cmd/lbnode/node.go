@@ -46,6 +46,8 @@ type node struct {
 
 	adminAddr, httpAddr net.Addr
 
+	leaveOnStop bool
+
 	left     chan struct{} // closed when the node has left the cluster
 	leftOnce sync.Once
 }
@@ -57,12 +59,14 @@ type nodeConfig struct {
 	admin      string // address for the admin API
 	adminToken string
 	log        *slog.Logger
+	// leaveOnStop makes a node leave the cluster for good when it is told to stop.
+	leaveOnStop bool
 }
 
 // startNode binds all listeners and starts all parts. An error leaves nothing
 // running.
 func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
-	n := &node{log: cfg.log, metrics: admin.NewMetrics(), left: make(chan struct{})}
+	n := &node{log: cfg.log, metrics: admin.NewMetrics(), leaveOnStop: cfg.leaveOnStop, left: make(chan struct{})}
 	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log})
 	n.proxy = proxy.New(proxy.Config{
 		Rank:     func() int { return n.cluster.Rank() },
@@ -81,7 +85,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 		return nil, err
 	}
 	if err := n.listen(cfg); err != nil {
-		n.stop(ctx)
+		n.stop(ctx, false)
 		return nil, err
 	}
 	n.membersChanged()
@@ -110,27 +114,35 @@ func (n *node) listen(cfg nodeConfig) (err error) {
 // run waits until the node must stop, and stops it.
 func (n *node) run(ctx context.Context) error {
 	var err error
+	leave := false
 	select {
 	case <-ctx.Done():
+		leave = n.leaveOnStop
 	case <-n.left:
 	case err = <-n.cluster.Failed():
 	}
-	n.stop(context.WithoutCancel(ctx))
+	n.stop(context.WithoutCancel(ctx), leave)
 	return err
 }
 
 // stop takes no more traffic, lets what is under way end, then stops the parts
-// in the reverse order of their start.
-func (n *node) stop(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, drainWithin)
+// in the reverse order of their start. With leave, the node leaves the cluster for
+// good, if the cluster can do without it now.
+func (n *node) stop(ctx context.Context, leave bool) {
+	draining, cancel := context.WithTimeout(ctx, drainWithin)
 	defer cancel()
-	if err := n.proxy.Shutdown(ctx); err != nil {
+	if err := n.proxy.Shutdown(draining); err != nil {
 		n.log.Warn("cut off requests that did not end in time", "error", err)
 	}
 	n.checker.Stop()
 	if n.admin != nil {
-		if err := n.admin.Shutdown(ctx); err != nil {
+		if err := n.admin.Shutdown(draining); err != nil {
 			n.log.Warn("cut off admin requests that did not end in time", "error", err)
+		}
+	}
+	if leave {
+		if err := n.cluster.Leave(ctx); err != nil {
+			n.log.Warn("stops without leaving: it stays a member", "error", err)
 		}
 	}
 	n.cluster.Stop()
@@ -239,7 +251,7 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return quietHelpWith(stdout, err)
 	}
 	log := newLog(stderr, flags)
-	cfg := nodeConfig{http: flags.http, admin: flags.admin, log: log}
+	cfg := nodeConfig{http: flags.http, admin: flags.admin, leaveOnStop: flags.leaveOnStop, log: log}
 	if cfg.adminToken, err = flags.adminToken(); err != nil {
 		return err
 	}
