@@ -304,15 +304,16 @@ func (c *Cluster) leaveRaft(ctx context.Context) error {
 	if err := c.gossip.tell(func(m *meta) { m.Going = leaves }); err != nil {
 		c.log.Debug("could not tell all nodes that this one leaves", "error", err)
 	}
-	for {
+	for unknown := false; ; {
 		c.handOver()
 		err := c.askRemoval(ctx)
 		if err == nil {
 			return nil
 		}
+		unknown = unknown || errors.Is(err, ErrUnknownOutcome)
 		if !pause(ctx, retryAfter) {
 			c.gossip.tell(func(m *meta) { m.Going = "" })
-			return fmt.Errorf("%w: %w", ErrNoLeader, err)
+			return fmt.Errorf("%w: %w", outcome(unknown), err)
 		}
 	}
 }
@@ -334,5 +335,8 @@ func (c *Cluster) remove(ctx context.Context, call removeCall) error {
 		return errNotLeader
 	}
 	c.log.Info("removing a node that leaves", "id", call.ID)
-	return await(ctx, c.raft().RemoveServer(raft.ServerID(call.ID), 0, officeWithin))
+	if err := await(ctx, c.raft().RemoveServer(raft.ServerID(call.ID), 0, officeWithin)); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	return nil
 }
