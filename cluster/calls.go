@@ -74,6 +74,13 @@ type raftReply struct {
 	LastContact time.Duration `json:"last_contact"`
 }
 
+// reportCall asks a node how it is.
+type reportCall struct {
+	// At, unless 0, asks for the digest of the view at that index, once the node has
+	// it.
+	At uint64 `json:"at,omitempty"`
+}
+
 // barrierReply is the index of the view that holds all that was committed before
 // the barrier.
 type barrierReply struct {
@@ -124,7 +131,7 @@ type answering interface {
 	promise(promiseCall) error
 	proposed(context.Context, proposeCall) (state.Result, error)
 	observed(observeCall) error
-	report() Report
+	reportAt(context.Context, reportCall) (Report, error)
 	barrier(context.Context) (barrierReply, error)
 	raftState() raftReply
 	remove(context.Context, removeCall) error
@@ -143,7 +150,7 @@ func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
 	routes.Handle("POST "+promisePath, answer(func(_ context.Context, c promiseCall) (none, error) { return none{}, node.promise(c) }))
 	routes.Handle("POST "+proposePath, answer(node.proposed))
 	routes.Handle("POST "+observePath, answer(func(_ context.Context, c observeCall) (none, error) { return none{}, node.observed(c) }))
-	routes.Handle("POST "+reportPath, answer(func(context.Context, none) (Report, error) { return node.report(), nil }))
+	routes.Handle("POST "+reportPath, answer(node.reportAt))
 	routes.Handle("POST "+raftPath, answer(func(context.Context, none) (raftReply, error) { return node.raftState(), nil }))
 	routes.Handle("POST "+removePath, answer(func(ctx context.Context, c removeCall) (none, error) { return none{}, node.remove(ctx, c) }))
 	s := &callServer{done: make(chan struct{}), http: &http.Server{

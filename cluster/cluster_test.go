@@ -289,3 +289,32 @@ func cutOff(nodes []*node, lone *node, cut bool) {
 		n.links.set(func(addr string) bool { return cut && (n == lone || addr == lone.cfg.Raft) })
 	}
 }
+
+// Nodes that are asked one after the other while much is written have different
+// views, and agree all the same.
+func TestAgreementWhileMuchIsWritten(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	propose(t, nodes[0], addBackend("web-1", 3001))
+	ctx, cancel := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	for i, n := range nodes {
+		writing.Go(func() {
+			for w := i; ctx.Err() == nil; w += len(nodes) {
+				op := &state.UpdateBackend{Pool: state.DefaultPool, Name: "web-1", Patch: state.Backend{Weight: 1 + w%256}}
+				n.Propose(ctx, Write{Op: op}) // whether each is taken is not the point
+			}
+		})
+	}
+	agreed, looked := 0, 40
+	for i := range looked {
+		if nodes[i%3].Status(ctx).Agreement {
+			agreed++
+		}
+	}
+	cancel()
+	writing.Wait()
+	if agreed < looked*3/4 { // an election may come between
+		t.Errorf("the nodes agreed %d of %d times", agreed, looked)
+	}
+}

@@ -22,7 +22,13 @@ type fsm struct {
 	broken  error // why the machine has stopped for good, nil if it has not
 	count   int   // of states restored from snapshots
 	applied *watermark
+	recent  [recentViews]*state.View // by the order of entries, around and around
+	next    int                      // of recent
 }
+
+// recentViews is how many views are kept, for nodes to be compared with one another
+// although they are asked at different moments.
+const recentViews = 256
 
 func newFSM(publish func(*state.View), fail func(error)) *fsm {
 	return &fsm{publish: publish, fail: fail, machine: state.NewMachine(), applied: newWatermark()}
@@ -69,7 +75,26 @@ func (f *fsm) apply(entry *raft.Log) any {
 		f.stop(err)
 		return f.broken
 	}
+	f.recent[f.next%recentViews] = f.machine.View()
+	f.next++
 	return result
+}
+
+// viewAt is what the log made up to an index, nil if that is not there any more, or
+// not yet.
+func (f *fsm) viewAt(index uint64) *state.View {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var best *state.View
+	for _, v := range f.recent {
+		switch {
+		case v == nil:
+		case v.Index > index:
+		case best == nil || v.Index > best.Index:
+			best = v
+		}
+	}
+	return best
 }
 
 // stop ends the node at what it cannot apply: to go on would let its view part from

@@ -46,7 +46,7 @@ func (c *Cluster) Status(ctx context.Context) Status {
 	servers := c.servers()
 	leader, _ := c.leader()
 	members := c.known(servers)
-	answers := c.ask(ctx, members)
+	answers := c.askAll(ctx, members)
 	s := Status{
 		ClusterID:   c.id.clusterID(),
 		AsSeenBy:    c.cfg.Name,
@@ -149,21 +149,42 @@ func (c *Cluster) known(servers []raft.Server) []member {
 	return slices.Collect(maps.Values(byID))
 }
 
-// ask collects the reports of those that are alive and answer in time.
-func (c *Cluster) ask(ctx context.Context, members []member) map[string]Report {
+// askAll collects the reports of those that are alive and answer in time. Where
+// views differ because some nodes were asked when they were behind, these are asked
+// again, for the view that the others had: a cluster in which much is written agrees
+// all the same.
+func (c *Cluster) askAll(ctx context.Context, members []member) map[string]Report {
 	ctx, cancel := context.WithTimeout(ctx, statusWithin)
 	defer cancel()
+	members = slices.DeleteFunc(slices.Clone(members), func(m member) bool { return m.State != Alive })
+	answers := c.ask(ctx, members, reportCall{})
+	newest, digests := uint64(0), map[string]bool{}
+	for _, r := range answers {
+		newest = max(newest, r.View.Index)
+		digests[r.View.Digest] = true
+	}
+	if len(digests) < 2 {
+		return answers
+	}
+	behind := slices.DeleteFunc(members, func(m member) bool {
+		r, answered := answers[m.ID]
+		return !answered || r.View.Index == newest
+	})
+	for id, r := range c.ask(ctx, behind, reportCall{At: newest}) {
+		answers[id] = r
+	}
+	return answers
+}
+
+func (c *Cluster) ask(ctx context.Context, members []member, call reportCall) map[string]Report {
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	answers := map[string]Report{}
 	for _, m := range members {
-		if m.State != Alive {
-			continue
-		}
 		asking.Go(func() {
-			report, err := c.askReport(ctx, m)
+			report, err := c.askReport(ctx, m, call)
 			if err != nil {
-				return // shown as suspect
+				return // shown as suspect, or as it said before
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -174,10 +195,25 @@ func (c *Cluster) ask(ctx context.Context, members []member) map[string]Report {
 	return answers
 }
 
-func (c *Cluster) askReport(ctx context.Context, m member) (report Report, err error) {
+func (c *Cluster) askReport(ctx context.Context, m member, call reportCall) (report Report, err error) {
 	if m.ID == c.id.nodeID() {
+		return c.reportAt(ctx, call)
+	}
+	err = c.calls.call(ctx, named(m.ID, m.RaftAddr), reportPath, call, &report)
+	return report, err
+}
+
+// reportAt answers a node that shows the cluster.
+func (c *Cluster) reportAt(ctx context.Context, call reportCall) (Report, error) {
+	if call.At == 0 {
 		return c.report(), nil
 	}
-	err = c.calls.call(ctx, named(m.ID, m.RaftAddr), reportPath, none{}, &report)
-	return report, err
+	if err := c.fsm.applied.wait(ctx, call.At); err != nil {
+		return Report{}, err
+	}
+	r := c.report()
+	if v := c.fsm.viewAt(call.At); v != nil {
+		r.View.Index, r.View.Digest = v.Index, v.Digest()
+	}
+	return r, nil
 }
