@@ -156,6 +156,7 @@ func wantedOutcomes() (all []string) {
 		"put_route":      {Invalid, NotFound, Stale},
 		"remove_route":   {NotFound, Stale},
 		"set_health":     {Invalid, Stale},
+		"replace":        {Invalid, NotFound, Exists, Stale},
 	}
 	for kind, codes := range failures {
 		all = append(all, kind+" ok")
@@ -229,6 +230,8 @@ func FuzzApply(f *testing.F) {
 	}
 	f.Add([]byte(`{"v":1,"op":"create_pool","body":null}`))
 	f.Add([]byte(`{"v":1,"op":"set_health","body":{"verdicts":[null,{}]}}`))
+	f.Add(readGolden(f, goldenReplaceFile))
+	f.Add([]byte(`{"v":1,"op":"replace","body":{"pools":[{"name":"a"},{"name":"a"}],"routes":[{}]}}`))
 	f.Add([]byte(`{"v":1e999,"op":7}`))
 	f.Fuzz(func(t *testing.T, data []byte) { checkCommandBytes(t, data) })
 }

@@ -14,6 +14,7 @@ func newOp(kind string) Op {
 		&AddBackend{}, &UpdateBackend{}, &RemoveBackend{},
 		&PutRoute{}, &RemoveRoute{},
 		&SetHealth{},
+		&Replace{},
 	} {
 		if op.kind() == kind {
 			return op
@@ -147,10 +148,29 @@ func (op *AddBackend) apply(c *content, at int64) *Error {
 // yet, and the pool into c. The first one that may not go in is returned with the
 // reason.
 func (c *content) addBackends(pool *Pool, backends []Backend, at int64) (int, *Error) {
-	if len(pool.Backends)+len(backends) > maxBackends {
+	if i, err := pool.fill(backends, newTaken(pool, c.backendIDs()), at); err != nil {
+		return i, err
+	}
+	c.putPool(pool)
+	return 0, nil
+}
+
+func (c *content) backendIDs() map[string]bool {
+	ids := map[string]bool{}
+	for _, p := range c.Pools {
+		for i := range p.Backends {
+			ids[p.Backends[i].ID] = true
+		}
+	}
+	return ids
+}
+
+// fill puts backends at the end of the pool, unless they repeat what is taken. The
+// first one that may not go in is returned with the reason.
+func (p *Pool) fill(backends []Backend, taken *taken, at int64) (int, *Error) {
+	if len(p.Backends)+len(backends) > maxBackends {
 		return len(backends) - 1, invalid("name", "is one too many: a pool may have %d backends", maxBackends)
 	}
-	taken := c.taken(pool)
 	for i, b := range backends {
 		b = b.withDefaults()
 		b.Health, b.Since = Starting, at
@@ -160,9 +180,8 @@ func (c *content) addBackends(pool *Pool, backends []Backend, at int64) (int, *E
 		if err := taken.add(&b); err != nil {
 			return i, err
 		}
-		pool.Backends = append(pool.Backends, b)
+		p.Backends = append(p.Backends, b)
 	}
-	c.putPool(pool)
 	return 0, nil
 }
 
@@ -185,13 +204,8 @@ type taken struct {
 	ids   map[string]bool     // in the cluster
 }
 
-func (c *content) taken(pool *Pool) *taken {
-	t := &taken{map[string]bool{}, map[string]*Backend{}, map[string]bool{}}
-	for _, p := range c.Pools {
-		for i := range p.Backends {
-			t.ids[p.Backends[i].ID] = true
-		}
-	}
+func newTaken(pool *Pool, ids map[string]bool) *taken {
+	t := &taken{map[string]bool{}, map[string]*Backend{}, ids}
 	for i := range pool.Backends {
 		b := &pool.Backends[i]
 		t.names[b.Name], t.addrs[b.Addr()] = true, b
@@ -242,8 +256,7 @@ func (op *UpdateBackend) apply(c *content, at int64) *Error {
 	if err := b.validate(); err != nil {
 		return err
 	}
-	moved, back := b.URL() != old.URL(), old.Admin == Maint && b.Admin != Maint
-	if moved || back { // nobody has probed it there, or of late
+	if b.startsAgain(&old) {
 		b.Health, b.Since = Starting, at
 	}
 	for j := range pool.Backends {
@@ -257,6 +270,13 @@ func (op *UpdateBackend) apply(c *content, at int64) *Error {
 	pool.Backends[i] = b
 	c.putPool(pool)
 	return nil
+}
+
+// startsAgain says whether what is known of old's health is of no use for b, which
+// takes its place: nobody has probed it there, or of late.
+func (b *Backend) startsAgain(old *Backend) bool {
+	moved, back := b.URL() != old.URL(), old.Admin == Maint && b.Admin != Maint
+	return moved || back
 }
 
 // RemoveBackend takes a backend out of a pool.
@@ -298,12 +318,9 @@ type PutRoute struct {
 func (*PutRoute) kind() string { return "put_route" }
 
 func (op *PutRoute) apply(c *content, _ int64) *Error {
-	route := op.Route.canonical()
-	if err := route.validate(); err != nil {
+	route, err := c.checkRoute(op.Route)
+	if err != nil {
 		return err
-	}
-	if _, found := c.findPool(route.Pool); !found {
-		return notFound("pool", route.Pool)
 	}
 	i, found := c.findRoute(route)
 	c.Routes = slices.Clone(c.Routes)
@@ -313,6 +330,18 @@ func (op *PutRoute) apply(c *content, _ int64) *Error {
 		c.Routes = slices.Insert(c.Routes, i, route)
 	}
 	return nil
+}
+
+// checkRoute gives the one spelling of a route that may go into c.
+func (c *content) checkRoute(r Route) (Route, *Error) {
+	r = r.canonical()
+	if err := r.validate(); err != nil {
+		return r, err
+	}
+	if _, found := c.findPool(r.Pool); !found {
+		return r, notFound("pool", r.Pool)
+	}
+	return r, nil
 }
 
 // RemoveRoute takes the route for a host and a path away.

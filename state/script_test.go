@@ -99,8 +99,20 @@ func (s *script) op() Op {
 		func() Op { return &RemoveRoute{Host: s.host(), Path: s.path()} },
 		func() Op { return &SetHealth{Verdicts: s.verdicts()} },
 		func() Op { return &SetHealth{Verdicts: s.verdicts()} },
+		func() Op { return s.replace() },
 	}
 	return pick(s, ops...)()
+}
+
+func (s *script) replace() *Replace {
+	op := &Replace{}
+	for range s.next() % 3 {
+		op.Pools = append(op.Pools, s.pool())
+	}
+	for range s.next() % 3 {
+		op.Routes = append(op.Routes, Route{Host: s.host(), Path: s.path(), Pool: s.poolName()})
+	}
+	return op
 }
 
 func (s *script) poolName() string {
