@@ -31,7 +31,7 @@ const (
 	removePath  = "/node/v1/remove"
 
 	// maxCall bounds the body of a call or an answer.
-	maxCall = 64 << 20
+	maxCall = 65 << 20 // a snapshot of 64 MiB, and what goes around it
 )
 
 // helloReply is who a node is.

@@ -132,6 +132,21 @@ func (c *Client) RemoveRoute(ctx context.Context, host, path string) error {
 	return err
 }
 
+// Snapshot returns a snapshot file of what is agreed now or, if stale, of what the
+// node has, which works without quorum.
+func (c *Client) Snapshot(ctx context.Context, stale bool) ([]byte, error) {
+	path := snapshotPath
+	if stale {
+		path += "?stale=1"
+	}
+	return call[json.RawMessage](ctx, c, "GET", path, nil)
+}
+
+// Restore puts the configuration in a snapshot file in place of the cluster's.
+func (c *Client) Restore(ctx context.Context, file []byte) (*Restored, error) {
+	return call[*Restored](ctx, c, "POST", snapshotPath, json.RawMessage(file))
+}
+
 // Leave takes the node out of its cluster for good, after which it stops.
 func (c *Client) Leave(ctx context.Context) error {
 	_, err := call[none](ctx, c, "POST", "/v1/leave", nil)

@@ -15,7 +15,7 @@ import (
 	"lbnode/state"
 )
 
-// maxBody is the size of the largest request body, in bytes.
+// maxBody is the size of the largest request body, in bytes, but for a snapshot's.
 const maxBody = 1 << 20
 
 // readBody reads the JSON object in the body of r into the struct that into
@@ -42,10 +42,14 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 
 // readAll returns the body of r, which can be read again afterwards.
 func readAll(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	most := int64(maxBody)
+	if r.URL.Path == snapshotPath {
+		most = maxSnapshot
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, &Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", maxBody)}
+		return nil, &Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", most)}
 	}
 	if err != nil {
 		return nil, badRequest("", "cannot read the body: "+err.Error(), "")

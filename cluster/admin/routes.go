@@ -40,6 +40,9 @@ func (s *Server) endpoints() []endpoint {
 		{"POST", "/v1/routes", "pretty", s.putRoute},
 		{"DELETE", "/v1/routes", "host path", s.removeRoute},
 
+		{"GET", snapshotPath, "stale", s.getSnapshot},
+		{"POST", snapshotPath, "pretty", s.restoreSnapshot},
+
 		{"POST", "/v1/leave", "", s.leave},
 	}
 }
