@@ -122,11 +122,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (f *fsm) Restore(source io.ReadCloser) error {
 	defer source.Close()
-	data, err := io.ReadAll(source)
-	if err != nil {
-		return fmt.Errorf("cannot read snapshot: %w", err)
-	}
-	machine, err := state.Restore(data)
+	machine, err := readSnapshot(source)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if errors.Is(err, state.ErrTooNew) { // of another that is damaged, Raft has an older one
@@ -147,6 +143,14 @@ func (f *fsm) restored() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.count
+}
+
+func readSnapshot(source io.Reader) (*state.Machine, error) {
+	data, err := io.ReadAll(source)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read snapshot: %w", err)
+	}
+	return state.Restore(data)
 }
 
 type fsmSnapshot struct{ snapshot state.Snapshot }

@@ -44,22 +44,36 @@ type identityFile struct {
 	// Founding is true while this node bootstraps its cluster. Found true at a
 	// start without Raft state, it means that the cluster was never born.
 	Founding bool `json:"founding,omitempty"`
+	// Recovering is set while the directory is being recovered: where it is kept as
+	// it was before.
+	Recovering string `json:"recovering,omitempty"`
 }
 
 // openIdentity reads the identity in dir, or makes one.
 func openIdentity(dir string) (*identity, error) {
 	id := &identity{path: filepath.Join(dir, "node.json")}
-	text, err := os.ReadFile(id.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := readIdentity(id.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return id, id.write(identityFile{ID: NewID()})
+	case err != nil:
+		return nil, err
+	case data.Recovering != "":
+		return nil, fmt.Errorf("a recovery of %s was cut short: finish it with lbnode recover -data-dir %[1]s, or put %s back in its place", dir, data.Recovering)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the node's identity: %w", err)
-	}
-	if err := json.Unmarshal(text, &id.data); err != nil || id.data.ID == "" {
-		return nil, fmt.Errorf("%s is damaged: restore it, or give this node an empty -data-dir to start as a new one", id.path)
-	}
+	id.data = data
 	return id, nil
+}
+
+func readIdentity(path string) (data identityFile, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return data, fmt.Errorf("cannot read the node's identity: %w", err)
+	}
+	if err := json.Unmarshal(text, &data); err != nil || data.ID == "" {
+		return data, fmt.Errorf("%s is damaged: restore it, or give this node an empty -data-dir to start as a new one", path)
+	}
+	return data, nil
 }
 
 // nodeID is this node's id.

@@ -110,6 +110,15 @@ type snapshotFile struct {
 // may be done while the machine goes on.
 func (m *Machine) Snapshot() Snapshot { return Snapshot{m.version, m.view, slices.Clone(m.recent)} }
 
+// WithClusterID gives the snapshot of a cluster that has another id and is else the
+// same.
+func (s Snapshot) WithClusterID(id string) Snapshot {
+	c := s.view.content
+	c.ClusterID = id
+	s.view = newView(s.view.Index, c)
+	return s
+}
+
 // Encode gives the bytes that Restore reads; equal snapshots give equal bytes.
 func (s Snapshot) Encode() ([]byte, error) {
 	data, err := json.MarshalIndent(snapshotFile{s.version, s.view.Index, s.view.content, s.recent}, "", " ")

@@ -62,3 +62,4 @@ func (*RemoveBackend) version() int { return 1 }
 func (*PutRoute) version() int      { return 1 }
 func (*RemoveRoute) version() int   { return 1 }
 func (*SetHealth) version() int     { return 1 }
+func (*Replace) version() int       { return 2 }
