@@ -33,6 +33,8 @@ func commands() []command {
 		{"members", "", "list the nodes", runMembers},
 		{"backend", "ls|add|rm|set", "list, add, remove or change backends", runBackend},
 		{"route", "ls|add|rm", "list, add or remove routes", runRoute},
+		{"snapshot", "save|restore|inspect", "keep the configuration in a file, or bring it back", runSnapshot},
+		{"recover", "", "make a new cluster of this stopped node's data when quorum is lost for good", runRecover},
 		{"leave", "", "take the node out of the cluster for good and stop it", runLeave},
 		{"keygen", "", "print a new secret for -secret", runKeygen},
 		{"version", "", "print the version", runVersion},

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+
+	"lbnode/state"
+)
+
+// change is one thing in which two configurations differ.
+type change struct {
+	What   string `json:"what"`
+	Before string `json:"before"` // empty: it was not there
+	After  string `json:"after"`  // empty: it goes
+}
+
+// changesBetween lists what differs, by kind and name. Health is not part of a
+// configuration.
+func changesBetween(before, after *state.Replace) []change {
+	was, will := describe(before), describe(after)
+	changes := []change{}
+	for what, old := range was {
+		if will[what] != old {
+			changes = append(changes, change{what, old, will[what]})
+		}
+	}
+	for what, line := range will {
+		if _, found := was[what]; !found {
+			changes = append(changes, change{what, "", line})
+		}
+	}
+	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.What, b.What) })
+	return changes
+}
+
+// describe gives each thing of a configuration a line that tells all of it.
+func describe(c *state.Replace) map[string]string {
+	lines := map[string]string{}
+	for i := range c.Pools {
+		p := &c.Pools[i]
+		lines["pool "+p.Name] = describePool(p)
+		for place, b := range p.Backends {
+			lines["backend "+p.Name+"/"+b.Name] = fmt.Sprintf("%s, weight %d, %s, place %d, id %s", b.URL(), b.Weight, b.Admin, place+1, b.ID)
+		}
+	}
+	for _, r := range c.Routes {
+		lines["route "+r.Host+r.Path] = "to pool " + r.Pool
+	}
+	return lines
+}
+
+func describePool(p *state.Pool) string {
+	h := p.HealthCheck
+	return fmt.Sprintf("%s, %s, check %s %s every %s within %s, rise %d, fall %d, timeouts connect %s, request %s",
+		p.Strategy, p.WhenAllDown, h.Type, h.Path, h.Interval, h.Timeout, h.Rise, h.Fall, p.Timeouts.Connect, p.Timeouts.Request)
+}
+
+func writeChanges(w io.Writer, changes []change) {
+	for _, c := range changes {
+		switch {
+		case c.Before == "":
+			fmt.Fprintf(w, "+ %s: %s\n", c.What, c.After)
+		case c.After == "":
+			fmt.Fprintf(w, "- %s: %s\n", c.What, c.Before)
+		default:
+			fmt.Fprintf(w, "~ %s: %s\n  becomes %s\n", c.What, c.Before, c.After)
+		}
+	}
+}
