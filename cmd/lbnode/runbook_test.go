@@ -50,6 +50,81 @@ var runbookCases = []runbookCase{
 		},
 		helped: wellWith(2),
 	},
+	{
+		file:    "restore-a-snapshot.md",
+		happens: func(*site) {},
+		then: map[int]func(*site){1: func(s *site) {
+			s.machines[1].must("lbnode route rm shop.example/cart; lbnode backend rm web2")
+			s.await("the loss is everywhere", s.machines, wellWith(1))
+		}},
+		helped: wellWith(2),
+	},
+	{
+		file: "rolling-upgrade.md",
+		happens: func(s *site) {
+			for _, m := range s.machines { // a program that can be told from the one that is there
+				m.must("{ cat /usr/bin/lbnode; echo '# new'; } >lbnode.new")
+			}
+		},
+		then: map[int]func(*site){5: func(s *site) {
+			for _, m := range s.machines {
+				m.must("grep -q '^# new' /usr/bin/lbnode")
+			}
+		}},
+		helped: wellWith(2),
+		slow:   true,
+	},
+	{
+		file:    "full-disk.md",
+		happens: fillDisk,
+		helped:  wellWith(2),
+		slow:    true,
+	},
+	{
+		file:    "moved-addresses.md",
+		happens: func(*site) {},
+		then: map[int]func(*site){
+			1: func(s *site) { s.machines[2].move("10.0.0.33") },
+			8: func(s *site) {
+				for i, m := range s.machines {
+					m.move(fmt.Sprintf("10.0.1.%d", i+1))
+				}
+			},
+		},
+		helped: wellWith(2),
+		slow:   true,
+	},
+	{
+		file: "rotate-the-secret.md",
+		happens: func(s *site) {
+			if out, _ := s.machines[0].run(s.t.Context(), "lbnode members -o json"); !strings.Contains(out, "secret_fingerprints") {
+				s.t.Skip("this lbnode cannot replace its secret while it runs")
+			}
+		},
+		helped: wellWith(2),
+	},
+}
+
+// fillDisk fills the disk of lb2 with a file, and makes changes until lb2 has no room
+// for them.
+func fillDisk(s *site) {
+	full := s.machines[1]
+	full.must("mkdir -p /var/lib/lbnode.before-recover-1; dd if=/dev/zero of=/var/lib/lbnode.before-recover-1/raft.db bs=4k 2>/dev/null || true")
+	weight := 1
+	s.await("the disk of lb2 is full", s.machines[:1], func(v *admin.ClusterView) bool {
+		weight = weight%200 + 1
+		s.machines[0].run(s.t.Context(), fmt.Sprintf("lbnode backend set web1 -weight %d", weight))
+		return slices.ContainsFunc(v.Warnings, func(w string) bool {
+			return strings.HasPrefix(w, "lb2: ") && strings.Contains(w, "no space left on device")
+		})
+	})
+}
+
+// move gives the machine another address.
+func (m *machine) move(addr string) {
+	m.t.Helper()
+	ip(m.t, "-n", m.namespace, "addr", "flush", "dev", "eth0")
+	ip(m.t, "-n", m.namespace, "addr", "add", addr+"/16", "dev", "eth0")
 }
 
 // block is one fenced block of a runbook.
