@@ -155,19 +155,17 @@ func (v voterLimit) CalculatePromotionsAndDemotions(config *autopilot.Config, s 
 // unwilling returns a voter to demote that was started again with -non-voter. The
 // leader hands over first. The living must be a majority of those who then vote.
 func unwilling(s *autopilot.State) []raft.ServerID {
-	alive := func(id raft.ServerID) bool { return s.Servers[id].Server.NodeStatus == autopilot.NodeAlive }
 	for _, id := range slices.Sorted(slices.Values(s.Voters)) {
 		if server := s.Servers[id]; server.Server.NodeType != neverVotes || server.State == autopilot.RaftLeader {
 			continue
 		}
-		rest := slices.DeleteFunc(slices.Clone(s.Voters), func(other raft.ServerID) bool { return other == id })
-		living := 0
-		for _, other := range rest {
-			if alive(other) {
+		living := 0 // of the others
+		for _, other := range s.Voters {
+			if other != id && s.Servers[other].Server.NodeStatus == autopilot.NodeAlive {
 				living++
 			}
 		}
-		if living > len(rest)/2 {
+		if living > (len(s.Voters)-1)/2 {
 			return []raft.ServerID{id}
 		}
 	}

@@ -38,7 +38,8 @@ type Config struct {
 	Secrets [][]byte
 	// Insecure allows listening off loopback without Secrets.
 	Insecure bool
-	// NonVoter keeps this node from ever voting; it serves traffic all the same.
+	// NonVoter keeps this node from voting, or takes its vote away if it had one; it
+	// serves traffic all the same.
 	NonVoter bool
 	// Seed are the backends of the default pool of a cluster that has no pool yet.
 	Seed []state.Backend

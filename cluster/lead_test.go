@@ -90,8 +90,7 @@ func TestNodeMovesAfterACrash(t *testing.T) {
 	cfg.Name, cfg.Bind, cfg.Raft = "renamed", freeAddr(t), freeAddr(t)
 	cfg.Join = []string{nodes[1].cfg.Bind, cfg.Bind}
 	nodes[0] = start(t, cfg)
-	// The others must first give the old address up; if that takes longer than the
-	// next try to rejoin, it is two rounds of rejoinEvery.
+	// The others must first give the old address up.
 	eventually(t, 2*waitLong, "the members have its new address and are three", func() bool {
 		return !slices.ContainsFunc(nodes, func(n *node) bool {
 			s, _ := findServer(n.servers(), nodes[0].ID())
