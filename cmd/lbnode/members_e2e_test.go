@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lbnode/cluster/admin"
 )
 
 // The leader leaves when it is told to stop, and the others are a cluster without
@@ -35,12 +37,17 @@ func TestLeaveOnStop(t *testing.T) {
 func TestTakenNameEndsTheProcess(t *testing.T) {
 	holder := newLBs(t, 1)[0]
 	holder.start()
-	eventually(t, 30*time.Second, "a cluster of one", func() bool { v := holder.view(); return v != nil && v.Healthy })
-	comer := newProcess(t, "comer", "-node", holder.name, "-data-dir", t.TempDir(), "-join", own(holder.view()).Addr,
+	var known admin.Node
+	eventually(t, 30*time.Second, "a cluster of one", func() bool {
+		v := holder.view()
+		known = own(v)
+		return v != nil && v.Healthy
+	})
+	comer := newProcess(t, "comer", "-node", holder.name, "-data-dir", t.TempDir(), "-join", known.Addr,
 		"-bind", freeAddr(t), "-raft", freeAddr(t), "-http", freeAddr(t), "-admin", freeAddr(t))
 	comer.start()
 	code, out := comer.exit(60 * time.Second)
-	if code != 1 || !strings.Contains(out, "lbnode: the name "+holder.name+" belongs to node "+own(holder.view()).ID) {
+	if code != 1 || !strings.Contains(out, "lbnode: the name "+holder.name+" belongs to node "+known.ID+" at "+known.Addr) {
 		t.Errorf("got exit code %d, want the holder named:\n%s", code, out)
 	}
 }
