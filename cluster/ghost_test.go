@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,13 @@ func (r *recorder) WriteToAddress(b []byte, a memberlist.Address) (time.Time, er
 	r.packets = append(r.packets, bytes.Clone(b))
 	r.mu.Unlock()
 	return r.NetTransport.WriteToAddress(b, a)
+}
+
+// sent is a copy of the packets so far.
+func (r *recorder) sent() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.packets)
 }
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
@@ -111,7 +119,7 @@ func haunt(t *testing.T, clusterID string, keyring *memberlist.Keyring, to []*no
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, packet := range g.recorder.packets {
+		for _, packet := range g.recorder.sent() {
 			udp.Write(packet) // a full buffer loses it, as networks do
 		}
 		udp.Close()

@@ -66,7 +66,7 @@ func newAttack(t *testing.T, nodes []*node, keyrings ...*memberlist.Keyring) *at
 	a := &attack{nodes: nodes, seed: rand.Uint64()}
 	for _, keyring := range keyrings {
 		g := haunt(t, nodes[0].id.clusterID(), keyring, nil)
-		for _, packet := range g.recorder.packets {
+		for _, packet := range g.recorder.sent() {
 			a.packets = append(a.packets, packet)
 			if label := []byte("\xf4\x06lbnode"); bytes.HasPrefix(packet, label) {
 				a.packets = append(a.packets, packet[len(label):])
