@@ -9,10 +9,6 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// gossipLabel begins all that nodes gossip, so that other programs' gossip is told
-// apart at once.
-const gossipLabel = "lbnode"
-
 // Where memberlist writes which version of its encryption follows, in what begins
 // with the label and, as answers do, without it.
 const (

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/memberlist"
 
 	"lbnode/state"
@@ -243,7 +245,7 @@ func TestGossipReadsOnlySoMuch(t *testing.T) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		from.Write(make([]byte, maxGossipRead+1)) // fails once the other side is closed
+		from.Write(append([]byte(gossipHead+"\x00"), make([]byte, maxGossipRead)...)) // fails once the other side is closed
 	}()
 	n, err := io.Copy(io.Discard, conn)
 	if n != maxGossipRead || err != errTooMuchGossip {
@@ -251,6 +253,52 @@ func TestGossipReadsOnlySoMuch(t *testing.T) {
 	}
 	conn.Close()
 	<-sent
+}
+
+// gossipHead is how every gossip connection begins; its kind follows.
+const gossipHead = "\xf4\x06lbnode"
+
+func TestGossipIsScreened(t *testing.T) {
+	exchange := func(nodes, state int) string {
+		var out bytes.Buffer
+		header := struct {
+			Nodes, UserStateLen int
+			Join                bool
+		}{nodes, state, true}
+		if err := codec.NewEncoder(&out, &codec.MsgpackHandle{}).Encode(header); err != nil {
+			t.Fatal(err)
+		}
+		return gossipHead + "\x06" + out.String()
+	}
+	for _, test := range []struct {
+		name, text string
+		want       error
+	}{
+		{"a ping", gossipHead + "\x00 and more", nil},
+		{"encrypted", gossipHead + "\x0a and more", nil},
+		{"an exchange", exchange(maxGossipNodes, 0) + strings.Repeat("x", 2*maxGossipHead), nil},
+		{"an exchange of too many", exchange(maxGossipNodes+1, 0), errNotGossip},
+		{"an exchange with a state", exchange(1, 1), errNotGossip},
+		{"an exchange that begins without end", gossipHead + "\x06\x81\xdb\xff\xff\xff\xff" + strings.Repeat("x", 2*maxGossipHead), errNotGossip},
+		{"compressed", gossipHead + "\x09", errNotGossip},
+		{"a user's message", gossipHead + "\x08", errNotGossip},
+		{"no label", "\x06", io.ErrUnexpectedEOF},
+		{"no label, but more", "\x06\x83\xa5Nodes", errNotGossip},
+		{"another label", "\xf4\x05other\x00", errNotGossip},
+		{"a label cut short", "\xf4\x06lb", errNotGossip},
+		{"nothing", "", io.EOF},
+	} {
+		from, err := screen(strings.NewReader(test.text))
+		if !errors.Is(err, test.want) {
+			t.Errorf("%s: got %v, want %v", test.name, err, test.want)
+		}
+		if err != nil {
+			continue
+		}
+		if got, err := io.ReadAll(from); err != nil || string(got) != test.text {
+			t.Errorf("%s: got %d bytes and %v after the look, want all %d", test.name, len(got), err, len(test.text))
+		}
+	}
 }
 
 // Its listeners must not wait for ever for a reader that is gone.
@@ -311,4 +359,17 @@ func TestRepeatedSnapshotsAreWarnedOf(t *testing.T) {
 			t.Errorf("%d after %s: got warned %v, want %v", test.installs, test.after, got, test.want)
 		}
 	}
+}
+
+func FuzzGossipHead(f *testing.F) {
+	f.Add([]byte(gossipHead + "\x06\x83\xa5Nodes\x01\xacUserStateLen\x00\xa4Join\xc3"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		from, err := screen(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		if got, err := io.ReadAll(from); err != nil || !bytes.Equal(got, text) {
+			t.Errorf("got %q and %v after the look, want %q", got, err, text)
+		}
+	})
 }

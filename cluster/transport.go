@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -11,8 +12,10 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// What strangers can make gossip hold in memory is bounded by these two.
+// What strangers can make gossip hold in memory is bounded by these two, and by
+// screen.
 const (
+	gossipLabel    = "lbnode"
 	maxGossipConns = 64      // TCP connections served at once
 	maxGossipRead  = 4 << 20 // bytes read from each
 )
@@ -87,7 +90,7 @@ func (t *gossipTransport) admit(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	bounded := &boundedConn{Conn: conn, left: maxGossipRead, release: func() { <-t.served }}
+	bounded := &boundedConn{Conn: conn, screened: true, left: maxGossipRead, release: func() { <-t.served }}
 	select {
 	case t.streams <- bounded:
 	case <-t.closing:
@@ -136,9 +139,11 @@ func (t *gossipTransport) Shutdown() (err error) {
 // boundedConn is a connection from which so much is read and no more.
 type boundedConn struct {
 	net.Conn
-	left    int
-	release func()
-	once    sync.Once
+	screened bool      // what it begins with is looked at first
+	from     io.Reader // what is read, nil before the first time
+	left     int
+	release  func()
+	once     sync.Once
 }
 
 // Read implements net.Conn.
@@ -146,9 +151,22 @@ func (c *boundedConn) Read(b []byte) (int, error) {
 	if c.left == 0 {
 		return 0, errTooMuchGossip
 	}
-	n, err := c.Conn.Read(b[:min(len(b), c.left)])
+	if c.from == nil {
+		if err := c.begin(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.from.Read(b[:min(len(b), c.left)])
 	c.left -= n
 	return n, err
+}
+
+func (c *boundedConn) begin() (err error) {
+	c.from = c.Conn
+	if c.screened {
+		c.from, err = screen(c.Conn)
+	}
+	return err
 }
 
 // Close implements net.Conn.
