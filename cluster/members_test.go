@@ -321,8 +321,10 @@ func TestVoteIsGivenUpAndTakenBack(t *testing.T) {
 // one keeps it.
 func TestUnwillingLeaderHandsOver(t *testing.T) {
 	t.Parallel()
-	nodes := startCluster(t, 2, nil)
+	var log said
+	nodes := startCluster(t, 2, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	eventually(t, waitLong, "both vote", func() bool { return allVote(nodes) })
+	eventually(t, waitLong, "the leader warns of two voters", func() bool { return strings.Contains(log.String(), twoVoters) })
 	stopAll(nodes)
 	nodes[0].cfg.NonVoter = true
 	for i, n := range nodes {
