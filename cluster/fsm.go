@@ -28,7 +28,7 @@ type fsm struct {
 
 // recentViews is how many views are kept, for nodes to be compared with one another
 // although they are asked at different moments.
-const recentViews = 256
+const recentViews = 32
 
 func newFSM(publish func(*state.View), fail func(error)) *fsm {
 	return &fsm{publish: publish, fail: fail, machine: state.NewMachine(), applied: newWatermark()}
