@@ -94,6 +94,7 @@ func (s *script) op() Op {
 		func() Op { return &AddBackend{Pool: s.poolName(), Backend: s.backend()} },
 		func() Op { return &AddBackend{Pool: DefaultPool, Backend: s.backend()} },
 		func() Op { return &UpdateBackend{Pool: s.poolName(), Name: s.backendName(), Patch: s.patch()} },
+		func() Op { return &UpdateBackend{Pool: DefaultPool, Name: s.backendName(), Patch: s.patch()} },
 		func() Op { return &RemoveBackend{Pool: s.poolName(), Name: s.backendName()} },
 		func() Op { return &PutRoute{Route: Route{Host: s.host(), Path: s.path(), Pool: s.poolName()}} },
 		func() Op { return &RemoveRoute{Host: s.host(), Path: s.path()} },
