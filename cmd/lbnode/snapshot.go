@@ -128,7 +128,7 @@ func runSnapshotRestore(ctx context.Context, args []string, stdout, stderr io.Wr
 	}
 	restored, err := client.Restore(ctx, data)
 	if err != nil {
-		return fmt.Errorf("cannot restore %s: %w", words[0], err)
+		return changeFailed(err, "restore "+words[0], "lbnode snapshot save")
 	}
 	answer := struct {
 		*admin.Restored
