@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -37,9 +37,6 @@ type machine struct {
 	pid       int    // of the process that holds its namespaces
 }
 
-// sites counts them, for names that differ.
-var sites atomic.Int32
-
 func newSite(t *testing.T) *site {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -50,7 +47,7 @@ func newSite(t *testing.T) *site {
 			t.Skipf("needs %s", tool)
 		}
 	}
-	prefix := fmt.Sprintf("lbr%d-%d-", os.Getpid()%10000, sites.Add(1))
+	prefix := fmt.Sprintf("lbr%d-", rand.IntN(1_000_000_000)) // sites of several tests are there at once
 	s := &site{t: t, hub: prefix + "hub"}
 	addNamespace(t, s.hub)
 	ip(t, "-n", s.hub, "link", "add", "hub0", "type", "bridge")

@@ -53,8 +53,8 @@ func runSnapshotSave(ctx context.Context, args []string, stdout, _ io.Writer) er
 	if err := writeSnapshot(words[0], data, *force); err != nil {
 		return err
 	}
-	s.Content.Routes, s.Content.Pools = nil, nil // they are in the file
-	return c.print(s, func(w io.Writer) {
+	saved := map[string]any{"file": words[0], "cluster_id": s.ClusterID, "index": s.Index, "counts": s.Counts}
+	return c.print(saved, func(w io.Writer) {
 		fmt.Fprintf(w, "saved %s of cluster %s at index %d in %s\n", describeCounts(s.Counts), s.ClusterID, s.Index, words[0])
 	})
 }
