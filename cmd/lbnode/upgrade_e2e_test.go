@@ -3,10 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -214,31 +214,25 @@ func otherOf(binary, old string) string {
 	return ""
 }
 
-// newerWrite makes a write that version 1 does not understand, and returns the status
-// and the text of the answer. It is sent as nodes send commands to their leader: a
-// command of old that says that it needs version 2. A leader of version 1 would take
-// whatever it is sent, so the binary under test must lead.
+// newerWrite restores a snapshot, which version 1 does not understand, and returns
+// the status and the text of the answer.
 func newerWrite(t *testing.T, f *fleet) (status int, text string) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		if err == nil {
-			_, err = conn.Write([]byte("C")) // a call, not Raft
-		}
-		return conn, err
-	}}}
-	const body = `{"command":{"v":2,"id":"newer","op":"put_route","body":{"route":{"host":"newer.example","path":"/","pool":"default"}}}}`
-	eventually(t, 30*time.Second, "the leader answers", func() bool {
-		to := f.beLed(t, "")
-		addr := to.args[slices.Index(to.args, "-raft")+1]
-		response, err := client.Post("http://"+addr+"/node/v1/propose", "application/json", strings.NewReader(body))
+	client := f.nodes[2].client // of the binary under test
+	eventually(t, 60*time.Second, "the cluster answers", func() bool {
+		file, err := client.Snapshot(t.Context(), true)
 		if err != nil {
 			return false
 		}
-		defer response.Body.Close()
-		answer, err := io.ReadAll(response.Body)
-		status, text = response.StatusCode, string(answer)
-		return err == nil && status != http.StatusMisdirectedRequest
+		_, err = client.Restore(t.Context(), file)
+		var refused *admin.Problem
+		switch {
+		case err == nil:
+			status, text = http.StatusOK, ""
+		case errors.As(err, &refused):
+			status, text = refused.Status, refused.Detail
+		}
+		return err == nil || refused != nil && refused.Status != http.StatusServiceUnavailable && refused.Status != http.StatusGatewayTimeout
 	})
 	return status, text
 }
