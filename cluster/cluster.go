@@ -100,11 +100,15 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 }
 
 func (c *Cluster) open(ctx context.Context) error {
+	from, err := parseNetworks(c.cfg.AllowFrom)
+	if err != nil {
+		return err
+	}
 	listener, err := listenRaft(c.cfg.Raft)
 	if err != nil {
 		return err
 	}
-	c.mux = newMux(listener, c.log)
+	c.mux = newMux(listener, from, c.log)
 	c.mux.admit = c.admitRaft
 	if err := c.openDir(); err != nil {
 		return err
@@ -197,6 +201,7 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 		bind:      c.cfg.Bind,
 		advertise: ip,
 		keyring:   c.keys.gossip(),
+		from:      c.mux.from,
 		changed:   c.membersChanged,
 		self: meta{
 			Name:     c.cfg.Name,

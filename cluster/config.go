@@ -36,6 +36,9 @@ type Config struct {
 	// mutual TLS of all other calls. The first is used, all are accepted. Empty:
 	// neither is protected.
 	Secrets [][]byte
+	// AllowFrom are the networks, in CIDR notation, and addresses from which other
+	// nodes may come. Empty: from anywhere.
+	AllowFrom []string
 	// Insecure allows listening off loopback without Secrets.
 	Insecure bool
 	// NonVoter keeps this node from voting, or takes its vote away if it had one; it
@@ -115,6 +118,9 @@ func (c *Config) Validate() error {
 		if err := c.checkListen(flag, addr); err != nil {
 			return err
 		}
+	}
+	if _, err := parseNetworks(c.AllowFrom); err != nil {
+		return err
 	}
 	_, err := ParseJoin(c.Join, 0)
 	return err

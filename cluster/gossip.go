@@ -70,6 +70,7 @@ type gossipConfig struct {
 	bind      string // host:port
 	advertise netip.Addr
 	keyring   *memberlist.Keyring // nil: not protected
+	from      networks
 	self      meta
 	changed   func()
 }
@@ -84,7 +85,7 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	if err != nil {
 		return nil, err
 	}
-	g.transport = newGossipTransport(listening, g.udp.note)
+	g.transport = newGossipTransport(listening, c.from, g.udp.note)
 	port := listening.GetAutoBindPort()
 	g.addr = netip.AddrPortFrom(c.advertise, uint16(port))
 	config := memberlist.DefaultLANConfig()

@@ -26,6 +26,7 @@ const (
 // mux accepts the connections of the port and sorts them.
 type mux struct {
 	listener net.Listener
+	from     networks
 	keys     *keys // nil: not protected
 	raft     *chanListener
 	calls    *chanListener
@@ -37,9 +38,10 @@ type mux struct {
 	running sync.WaitGroup
 }
 
-func newMux(listener net.Listener, log *slog.Logger) *mux {
+func newMux(listener net.Listener, from networks, log *slog.Logger) *mux {
 	return &mux{
 		listener: listener,
+		from:     from,
 		raft:     newChanListener(listener.Addr()),
 		calls:    newChanListener(listener.Addr()),
 		waiting:  newHandshakes(log),
@@ -66,6 +68,10 @@ func (m *mux) acceptLoop() {
 		if err != nil { // such as too many open files: it passes
 			m.log.Warn("cannot accept a connection from a node", "error", err)
 			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		if !m.from.allow(conn.RemoteAddr()) {
+			conn.Close()
 			continue
 		}
 		m.waiting.enter(conn)

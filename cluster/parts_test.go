@@ -184,7 +184,7 @@ func TestMuxRefusesStrangers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newMux(listener, slog.New(slog.DiscardHandler))
+	m := newMux(listener, nil, slog.New(slog.DiscardHandler))
 	m.keys = testKeys(t, "n0", 's')
 	m.admit = func(clusterID string) error {
 		if clusterID != strings.Repeat("a", 32) {

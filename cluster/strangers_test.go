@@ -28,7 +28,7 @@ func startMux(t *testing.T) *mux {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newMux(listener, slog.New(slog.DiscardHandler))
+	m := newMux(listener, nil, slog.New(slog.DiscardHandler))
 	m.keys = testKeys(t, "n0", 's')
 	m.admit = func(string) error { return nil }
 	m.start()

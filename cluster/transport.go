@@ -26,6 +26,7 @@ var errTooMuchGossip = errors.New("the peer sends more than a gossip connection 
 // note of who was heard by UDP.
 type gossipTransport struct {
 	*memberlist.NetTransport
+	from  networks
 	heard func(from netip.AddrPort, at time.Time)
 	// cut says which addresses cannot be reached; nil but in tests.
 	cut atomic.Pointer[func(addr string, tcp bool) bool]
@@ -39,9 +40,10 @@ type gossipTransport struct {
 	running sync.WaitGroup
 }
 
-func newGossipTransport(below *memberlist.NetTransport, heard func(netip.AddrPort, time.Time)) *gossipTransport {
+func newGossipTransport(below *memberlist.NetTransport, from networks, heard func(netip.AddrPort, time.Time)) *gossipTransport {
 	t := &gossipTransport{
 		NetTransport: below,
+		from:         from,
 		heard:        heard,
 		packets:      make(chan *memberlist.Packet),
 		streams:      make(chan net.Conn),
@@ -58,6 +60,9 @@ func (t *gossipTransport) packetLoop() {
 	for {
 		select {
 		case p := <-t.NetTransport.PacketCh():
+			if !t.from.allow(p.From) {
+				continue
+			}
 			if from, ok := p.From.(*net.UDPAddr); ok {
 				t.heard(unmapped(from.AddrPort()), p.Timestamp)
 			}
@@ -82,8 +87,13 @@ func (t *gossipTransport) streamLoop() {
 	}
 }
 
-// admit passes a connection on, or closes it if too many are served already.
+// admit passes a connection on, or closes it if nobody may come from there or too
+// many are served already.
 func (t *gossipTransport) admit(conn net.Conn) {
+	if !t.from.allow(conn.RemoteAddr()) {
+		conn.Close()
+		return
+	}
 	select {
 	case t.served <- struct{}{}:
 	default:

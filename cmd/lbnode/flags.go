@@ -39,6 +39,7 @@ type nodeFlags struct {
 	admin          string
 	adminTokenFile string
 	secret         string
+	allowFrom      list
 	insecure       bool
 	nonVoter       bool
 	leaveOnStop    bool
@@ -80,6 +81,7 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.StringVar(&f.admin, "admin", defaultAdmin, "`address` for the API, /cluster and metrics")
 	fs.StringVar(&f.adminTokenFile, "admin-token-file", "", "`file` with the token that the admin address asks for")
 	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen; of several, a line each, the first is used and all are accepted; SIGHUP reads it again")
+	fs.Var(&f.allowFrom, "allow-from", "`networks` from which other nodes may come, such as 10.0.0.0/24 (default: any)")
 	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
 	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
 	fs.BoolVar(&f.leaveOnStop, "leave-on-stop", false, "leave the cluster for good when told to stop: for machines that do not come back")
@@ -189,6 +191,7 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 		Raft:           f.raft,
 		Advertise:      f.advertise,
 		Secrets:        secrets,
+		AllowFrom:      f.allowFrom,
 		Insecure:       f.insecure,
 		NonVoter:       f.nonVoter,
 		Seed:           seed,
