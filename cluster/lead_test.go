@@ -126,9 +126,13 @@ func TestForgetsTheDeadThatRaftHasRemoved(t *testing.T) {
 		}
 		n.gossip.mu.Unlock()
 	}
+	n.gossip.remember(member{ID: "left", Addr: netip.MustParseAddrPort("127.0.0.1:2"), meta: meta{ClusterID: n.id.clusterID()}})
 	n.forgetGone()
 	if _, known := n.gossip.find("long"); known {
 		t.Error("one that died long ago is still shown")
+	}
+	if _, known := n.gossip.find("left"); known {
+		t.Error("one that left while this node was away is still shown")
 	}
 	if _, known := n.gossip.find("late"); !known {
 		t.Error("one that died of late is forgotten too")

@@ -157,19 +157,21 @@ func (c *Cluster) lost(now time.Time, all bool) []netip.AddrPort {
 }
 
 // forgetGone drops members that are gone and no longer among Raft's: those that
-// left, those whose address another node has taken, and those dead for long.
+// left, those whose address another node has taken, those dead for long, and those
+// removed while this node was away.
 func (c *Cluster) forgetGone() {
 	servers := c.servers()
 	if len(servers) == 0 {
 		return
 	}
+	leader, _ := c.leader() // with one, nobody else is needed to find the cluster
 	for _, m := range c.gossip.all() {
 		_, isServer := findServer(servers, m.ID)
 		if m.State == Alive || isServer {
 			continue
 		}
 		_, replaced := c.gossip.at(m.Addr)
-		if replaced || m.State == Left && m.Going == leaves || time.Since(m.Since) > removeDeadAfter {
+		if replaced || m.recalled && leader != "" || m.State == Left && m.Going == leaves || time.Since(m.Since) > removeDeadAfter {
 			c.gossip.forget(m.ID)
 		}
 	}
