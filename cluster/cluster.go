@@ -117,7 +117,7 @@ func (c *Cluster) open(ctx context.Context) error {
 		return err
 	}
 	c.mux.keys = c.keys
-	c.dialer = &dialer{keys: c.keys}
+	c.dialer = &dialer{keys: c.keys, watch: c.cfg.hooks.dialed}
 	c.calls = newCaller(c.dialer)
 	c.calls.label = c.labelAt
 	if err := c.openGossip(ctx); err != nil {

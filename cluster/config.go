@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"lbnode/state"
 )
 
@@ -66,6 +68,17 @@ type Config struct {
 	// leader.
 	Local func() Local
 	Log   *slog.Logger
+
+	hooks hooks
+}
+
+// hooks let tests stand between a node and its network and its disk. They are nil
+// otherwise.
+type hooks struct {
+	// dialed is the dialer's watch.
+	dialed func(addr string, conn net.Conn) (net.Conn, error)
+	// logs wraps the store of Raft's log, below its guard.
+	logs func(raft.LogStore) raft.LogStore
 }
 
 // Times that the parts of this package share. They are variables of no Config

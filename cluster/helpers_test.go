@@ -18,6 +18,8 @@ import (
 	"lbnode/state"
 )
 
+var long = flag.Bool("long", false, "run the long forms")
+
 // TestMain runs more tests at once than there are cores: nodes spend their time
 // waiting for one another.
 func TestMain(m *testing.M) {
@@ -79,14 +81,14 @@ type links struct {
 }
 
 // watch is a dialer's.
-func (l *links) watch(addr string, conn net.Conn) error {
+func (l *links) watch(addr string, conn net.Conn) (net.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut(addr) {
-		return syscall.EHOSTUNREACH
+		return nil, syscall.EHOSTUNREACH
 	}
 	l.open[conn] = addr
-	return nil
+	return conn, nil
 }
 
 // set closes the connections to the addresses that are cut, and lets no new ones
@@ -130,14 +132,14 @@ func start(t testing.TB, cfg Config) *node {
 	cfg.OnMembers = func() {}
 	cfg.OnAutonomous = func(bool) {}
 	cfg.Local = n.local
+	if cfg.hooks.dialed == nil {
+		cfg.hooks.dialed = n.links.watch
+	}
 	c, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("cannot open %s: %v", cfg.Name, err)
 	}
 	n.Cluster = c
-	if c.id.clusterID() == "" { // else Raft may dial already
-		c.dialer.watch = n.links.watch
-	}
 	c.Start(context.WithoutCancel(t.Context()), Addrs{Admin: "127.0.0.1:1", HTTP: "127.0.0.1:2"})
 	t.Cleanup(c.Stop)
 	return n

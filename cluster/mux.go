@@ -138,9 +138,9 @@ func (m *mux) admitRaft(conn net.Conn) error {
 // dialer opens connections to the ports of other nodes.
 type dialer struct {
 	keys *keys // nil: not protected
-	// watch sees each new connection and may refuse it; nil but in tests, which cut
-	// links with it.
-	watch func(addr string, conn net.Conn) error
+	// watch sees each new connection and may replace or refuse it; nil but in tests,
+	// which cut links with it.
+	watch func(addr string, conn net.Conn) (net.Conn, error)
 }
 
 // dial opens a connection that begins with the preamble to an address, which may
@@ -156,10 +156,12 @@ func (d *dialer) dial(ctx context.Context, address string, preamble []byte) (net
 		return nil, err
 	}
 	if d.watch != nil {
-		if err := d.watch(addr, conn); err != nil {
+		watched, err := d.watch(addr, conn)
+		if err != nil {
 			conn.Close()
 			return nil, err
 		}
+		conn = watched
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)

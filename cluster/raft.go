@@ -60,7 +60,11 @@ func (c *Cluster) openStores() error {
 	if err != nil {
 		return fmt.Errorf("cannot open the snapshots in %s: %w", c.cfg.DataDir, err)
 	}
-	cached, err := raft.NewLogCache(512, &guardedLog{LogStore: c.store, disk: c.disk, within: storeWithin})
+	var logs raft.LogStore = c.store
+	if wrap := c.cfg.hooks.logs; wrap != nil {
+		logs = wrap(logs)
+	}
+	cached, err := raft.NewLogCache(512, &guardedLog{LogStore: logs, disk: c.disk, within: storeWithin})
 	if err != nil {
 		return err
 	}
