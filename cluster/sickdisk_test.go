@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// sickDisk does with what is stored on it as it is told.
+type sickDisk struct {
+	mu    sync.Mutex
+	ills  ailment // nil: it works
+	cured chan struct{}
+}
+
+// ailment does or does not what store would do, and may wait until the disk is
+// cured.
+type ailment func(store func() error, cured <-chan struct{}) error
+
+func (d *sickDisk) ail(how ailment) {
+	d.cure()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ills, d.cured = how, make(chan struct{})
+}
+
+func (d *sickDisk) cure() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ills != nil {
+		close(d.cured)
+	}
+	d.ills = nil
+}
+
+func (d *sickDisk) do(store func() error) error {
+	d.mu.Lock()
+	ills, cured := d.ills, d.cured
+	d.mu.Unlock()
+	if ills == nil {
+		return store()
+	}
+	return ills(store, cured)
+}
+
+// wrap puts the disk below a log store.
+func (d *sickDisk) wrap(logs raft.LogStore) raft.LogStore { return sickLog{logs, d} }
+
+// sickLog is a log store on a sickDisk.
+type sickLog struct {
+	raft.LogStore
+	disk *sickDisk
+}
+
+func (l sickLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
+
+func (l sickLog) StoreLogs(entries []*raft.Log) error {
+	return l.disk.do(func() error { return l.LogStore.StoreLogs(entries) })
+}
+
+func (l sickLog) DeleteRange(first, last uint64) error {
+	return l.disk.do(func() error { return l.LogStore.DeleteRange(first, last) })
+}
