@@ -15,10 +15,11 @@ import (
 // crew is the clients of a cluster under test: each reads and writes registers
 // through a random node, one operation after the other.
 type crew struct {
-	t       testing.TB
 	history *history
 	pick    func() *node // any that runs
 	done    tally
+	// wrong is told of what is wrong by itself, whatever else happened.
+	wrong func(format string, args ...any)
 
 	// How a client reads and writes. Tests of the checker put wrong ways here.
 	read  func(context.Context, *node) (*state.View, error)
@@ -40,8 +41,7 @@ func (t *tally) answered() int64 {
 
 func newCrew(t testing.TB, h *history, pick func() *node) *crew {
 	return &crew{
-		t: t, history: h, pick: pick,
-		read: readConsistently,
+		history: h, pick: pick, wrong: t.Errorf, read: readConsistently,
 		write: func(ctx context.Context, n *node, w Write) (state.Result, error) {
 			return n.Propose(ctx, w)
 		},
@@ -103,7 +103,7 @@ func (c *crew) readAll(id int) *state.View {
 		c.done.refused.Add(1)
 		return nil
 	case err != nil:
-		c.t.Errorf("got %v from a read, want ErrNoLeader", err)
+		c.wrong("got %v from a read, want ErrNoLeader", err)
 		return nil
 	}
 	c.history.noteView(view, timed{id, call, c.history.now()})
@@ -138,7 +138,7 @@ func (c *crew) exchange(id int) {
 	result, err := c.send(w)
 	if err == nil && result.Err != nil && result.Err.Code == state.Stale {
 		if result.Index == view.Index {
-			c.t.Errorf("a write on condition of index %d was refused although the view is at that index", view.Index)
+			c.wrong("a write on condition of index %d was refused although the view is at that index", view.Index)
 		}
 		c.done.stale.Add(1)
 		return
@@ -173,7 +173,7 @@ func (c *crew) repeat(w Write, before state.Result) {
 	}
 	c.done.repeated.Add(1)
 	if again, err := c.sendOnce(w); err == nil && again.Index != before.Index {
-		c.t.Errorf("got index %d for a request that was answered before with %d", again.Index, before.Index)
+		c.wrong("got index %d for a request that was answered before with %d", again.Index, before.Index)
 	}
 }
 
@@ -193,10 +193,10 @@ func (c *crew) settle(key int, a access, when timed, result state.Result, err er
 		c.done.refused.Add(1)
 		return false
 	case err != nil:
-		c.t.Errorf("got %v from a write, want ErrNoLeader or ErrUnknownOutcome", err)
+		c.wrong("got %v from a write, want ErrNoLeader or ErrUnknownOutcome", err)
 		return false
 	case result.Err != nil:
-		c.t.Errorf("got %v from a write of a register", result.Err)
+		c.wrong("got %v from a write of a register", result.Err)
 		return false
 	}
 	c.history.note(key, a, when)

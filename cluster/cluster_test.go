@@ -200,14 +200,15 @@ func TestAnswersNobodyBeforeItIsStarted(t *testing.T) {
 }
 
 // While leaders come and go, every write that was answered is there once, on
-// every node, and was to be read at once where it was written.
+// every node, and was to be read at once where it was written, although each was
+// sent through every node.
 func TestLeaderChangesLoseAndDoubleNothing(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, 3, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	var writing sync.WaitGroup
-	for i, n := range nodes {
-		writing.Go(func() { write(ctx, t, n, fmt.Sprintf("n%d", i)) })
+	for i := range nodes {
+		writing.Go(func() { write(ctx, t, nodes, fmt.Sprintf("n%d", i)) })
 	}
 	for range 3 {
 		old, _ := nodes[0].leader()
@@ -229,21 +230,36 @@ func TestLeaderChangesLoseAndDoubleNothing(t *testing.T) {
 	})
 }
 
-// write adds pools on a node, one after the other, until ctx is done.
-func write(ctx context.Context, t *testing.T, n *node, prefix string) {
+// write adds pools, one after the other, until ctx is done. It sends each request
+// through all nodes at once, as if no answer came through.
+func write(ctx context.Context, t *testing.T, nodes []*node, prefix string) {
 	for i := 0; ctx.Err() == nil; i++ {
-		name := fmt.Sprintf("%s-%d", prefix, i)
-		result, err := n.Propose(context.WithoutCancel(ctx), Write{Op: &state.CreatePool{Pool: state.Pool{Name: name}}})
-		switch {
-		case err != nil:
-			t.Errorf("write %s: got %v, want an election waited out", name, err)
-			return
-		case result.Err != nil:
-			t.Errorf("write %s was made twice: %v", name, result.Err)
-		case n.View().Pool(name) == nil:
-			t.Errorf("write %s cannot be read where it was written", name)
+		w := Write{Op: &state.CreatePool{Pool: state.Pool{Name: fmt.Sprintf("%s-%d", prefix, i)}}, RequestID: NewID()}
+		indexes := make([]uint64, len(nodes))
+		var sending sync.WaitGroup
+		for i, n := range nodes {
+			sending.Go(func() { indexes[i] = writeOnce(context.WithoutCancel(ctx), t, n, w) })
+		}
+		sending.Wait()
+		if slices.Min(indexes) != slices.Max(indexes) {
+			t.Errorf("got indexes %d for one request", indexes)
 		}
 	}
+}
+
+// writeOnce adds a pool through one node and returns the index.
+func writeOnce(ctx context.Context, t *testing.T, n *node, w Write) uint64 {
+	name := w.Op.(*state.CreatePool).Pool.Name
+	result, err := n.Propose(ctx, w)
+	switch {
+	case err != nil:
+		t.Errorf("write %s: got %v, want an election waited out", name, err)
+	case result.Err != nil:
+		t.Errorf("write %s was made twice: %v", name, result.Err)
+	case n.View().Pool(name) == nil:
+		t.Errorf("write %s cannot be read where it was written", name)
+	}
+	return result.Index
 }
 
 // A leader that is cut off steps down, the others go on without it, and whatever

@@ -2,12 +2,10 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -45,17 +43,23 @@ func (s *suite) leader() *node {
 // cutOff breaks all links of one node.
 func (s *suite) cutOff() (string, func()) {
 	n, role := s.victim()
-	return "cutting off " + role, s.network.add(func(from, to string) passage {
-		return passage{cut: from == n.cfg.Raft || to == n.cfg.Raft}
-	})
+	return "cutting off " + role, s.network.add(allLinks(n, passage{cut: true}))
+}
+
+// allLinks is the rule for what a node sends and is sent.
+func allLinks(n *node, p passage) ruling {
+	return func(from, to string) passage {
+		if from == n.cfg.Raft || to == n.cfg.Raft {
+			return p
+		}
+		return passage{}
+	}
 }
 
 // holdBack keeps all that one node sends and is sent, so that it comes late.
 func (s *suite) holdBack() (string, func()) {
 	n, role := s.victim()
-	return "holding back all from and to " + role, s.network.add(func(from, to string) passage {
-		return passage{held: from == n.cfg.Raft || to == n.cfg.Raft}
-	})
+	return "holding back all from and to " + role, s.network.add(allLinks(n, passage{held: true}))
 }
 
 // oneWay lets nothing through from one node to another.
@@ -174,23 +178,14 @@ func (s *suite) leave(within time.Duration) bool {
 func (s *suite) hangDisk() (string, func()) {
 	n, role := s.victim()
 	disk := s.disks[n.cfg.DataDir]
-	disk.ail(func(store func() error, cured <-chan struct{}) error {
-		<-cured
-		return store()
-	})
+	disk.ail(hangs)
 	return "a hanging disk of " + role, disk.cure
 }
 
-// failDisk makes the storing of one node's log fail, now and then after all is
-// stored.
+// failDisk makes the storing of one node's log fail for a while.
 func (s *suite) failDisk() (string, func()) {
 	n, role := s.victim()
 	disk := s.disks[n.cfg.DataDir]
-	disk.ail(func(store func() error, _ <-chan struct{}) error {
-		if rand.IntN(2) == 0 {
-			return errors.Join(store(), syscall.EIO)
-		}
-		return syscall.EIO
-	})
+	disk.ail(fails)
 	return "a failing disk of " + role, disk.cure
 }

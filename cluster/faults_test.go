@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"lbnode/state"
 )
 
 var (
@@ -31,7 +34,9 @@ func TestLinearizableUnderFaults(t *testing.T) {
 			s := newSuite(t, size)
 			began := time.Now()
 			for round := 0; round < rounds && time.Since(began) < *longFor; round++ {
-				s.round(operations)
+				if err := s.round(operations, s.trouble); err != nil {
+					t.Fatal(s.describe(err))
+				}
 			}
 			t.Log(s.figures())
 		})
@@ -118,31 +123,37 @@ func (s *suite) exit(gone *node) {
 	s.nodes = slices.DeleteFunc(slices.Clone(s.nodes), func(n *node) bool { return n == gone })
 }
 
-// round has clients work through one or two faults and after them, until they have
-// had so many answers. Then it waits for agreement and judges what they saw.
-func (s *suite) round(operations int64) {
-	s.t.Helper()
+// round has clients work through the trouble and after it, until they have had so
+// many answers. Then it waits for agreement and judges what they saw; the error is
+// history's.
+func (s *suite) round(operations int64, trouble func() string) error {
 	began, before := time.Now(), s.crew.done.answered()
 	stop := s.crew.start(clients)
 	defer stop()
-	names := s.trouble()
+	names := trouble()
 	healing := time.Now()
 	s.await("every node answers after "+names, s.answers)
 	healed := time.Since(healing)
 	s.await("clients get answers", func() bool { return s.crew.done.answered()-before >= operations })
 	stop()
 	s.await("all nodes agree after "+names, s.agree)
-	view := s.crew.readAll(0)
-	for view == nil {
-		view = s.crew.readAll(0)
-	}
-	if err := s.crew.history.check(view); err != nil {
-		s.t.Fatalf("after %s: %v", names, err)
-	}
+	var view *state.View
+	s.await("a last read", func() bool { view = s.crew.readAll(0); return view != nil })
 	s.rounds++
 	s.heals = append(s.heals, healed)
 	s.t.Logf("round %d: %s; every node answered after %s; %d operations in %s", s.rounds, names,
 		healed.Round(time.Millisecond), s.crew.done.answered()-before, time.Since(began).Round(time.Millisecond))
+	return s.crew.history.check(view)
+}
+
+// describe tells where a picture of an illegal history is.
+func (s *suite) describe(err error) error {
+	var bad *illegal
+	if !errors.As(err, &bad) {
+		return err
+	}
+	path, drawing := bad.draw()
+	return errors.Join(fmt.Errorf("%w; see %s", err, path), drawing)
 }
 
 // trouble makes one or two faults, lets them last for a while and ends them. It

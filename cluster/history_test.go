@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -87,8 +86,6 @@ type timed struct {
 // checkWithin is how long one register's window may be judged.
 const checkWithin = time.Minute
 
-var errIllegal = errors.New("no single copy could have this history")
-
 // never is when an operation returns of which nobody was told what became.
 const never = time.Duration(math.MaxInt64)
 
@@ -150,8 +147,8 @@ func (h *history) noteView(view *state.View, when timed) {
 }
 
 // check judges the window and begins the next with what the registers have in view,
-// which was read after all else. No operation may be under way. The error is for a
-// history that no single copy of the registers could have, and names a picture of it.
+// which was read after all else. No operation may be under way. The error is an
+// *illegal if no single copy of the registers could have the history.
 func (h *history) check(view *state.View) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -173,11 +170,7 @@ func (r *record) check() error {
 	case porcupine.Unknown:
 		return fmt.Errorf("%d operations could not be judged within %s", len(operations), checkWithin)
 	}
-	path, err := draw(model, operations)
-	if err != nil {
-		return fmt.Errorf("%w, and no picture of it: %w", errIllegal, err)
-	}
-	return fmt.Errorf("%w, see %s", errIllegal, path)
+	return &illegal{model, operations}
 }
 
 // seen takes the doubtful writes that somebody has seen out of doubt. The others
@@ -217,14 +210,23 @@ func registerModel(first int) porcupine.Model {
 	}
 }
 
-// draw writes a picture of operations that are illegal to a file that outlasts the
-// test.
-func draw(model porcupine.Model, operations []porcupine.Operation) (path string, err error) {
+// illegal is a history that no single copy of a register could have.
+type illegal struct {
+	model      porcupine.Model
+	operations []porcupine.Operation
+}
+
+func (i *illegal) Error() string {
+	return fmt.Sprintf("no single copy could have had these %d operations", len(i.operations))
+}
+
+// draw writes a picture of it to a file that outlasts the test.
+func (i *illegal) draw() (path string, err error) {
 	file, err := os.CreateTemp("", "lbnode-history-*.html")
 	if err != nil {
 		return "", err
 	}
 	defer file.Close()
-	_, info := porcupine.CheckOperationsVerbose(model, operations, checkWithin)
-	return file.Name(), porcupine.Visualize(model, info, file)
+	_, info := porcupine.CheckOperationsVerbose(i.model, i.operations, checkWithin)
+	return file.Name(), porcupine.Visualize(i.model, info, file)
 }

@@ -84,7 +84,10 @@ func (c *Cluster) startRaft() error {
 		Logger:                c.library.hclog("raft"),
 		Stream:                &raftStream{Cluster: c, closed: make(chan struct{})},
 		MaxPool:               3,
-		Timeout:               5 * time.Second,
+		// With more, a follower that refuses entries, as when its disk fails, may get
+		// none for as long as the leader leads (hashicorp/raft#612).
+		MaxRPCsInFlight: 1,
+		Timeout:         5 * time.Second,
 	})
 	running, err := raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, c.stores.logs, c.stores.stable, c.stores.snapshots, transport)
 	if err != nil {

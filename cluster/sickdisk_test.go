@@ -1,7 +1,12 @@
 package cluster
 
 import (
+	"errors"
+	"math/rand/v2"
 	"sync"
+	"syscall"
+	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -43,6 +48,21 @@ func (d *sickDisk) do(store func() error) error {
 	return ills(store, cured)
 }
 
+// hangs is a disk that does not answer.
+func hangs(store func() error, cured <-chan struct{}) error {
+	<-cured
+	return store()
+}
+
+// fails is a disk that does not store, and now and then does although it says that
+// it did not.
+func fails(store func() error, _ <-chan struct{}) error {
+	if rand.IntN(2) == 0 {
+		return errors.Join(store(), syscall.EIO)
+	}
+	return syscall.EIO
+}
+
 // wrap puts the disk below a log store.
 func (d *sickDisk) wrap(logs raft.LogStore) raft.LogStore { return sickLog{logs, d} }
 
@@ -60,4 +80,23 @@ func (l sickLog) StoreLogs(entries []*raft.Log) error {
 
 func (l sickLog) DeleteRange(first, last uint64) error {
 	return l.disk.do(func() error { return l.LogStore.DeleteRange(first, last) })
+}
+
+// Raft's pipeline of entries to a follower can block for ever once the follower has
+// refused some (hashicorp/raft#612).
+func TestFollowerWhoseDiskFailedIsServedAgain(t *testing.T) {
+	t.Parallel()
+	s := newSuite(t, 3)
+	for range 8 {
+		err := s.round(100, func() string {
+			disk := s.disks[s.follower().cfg.DataDir]
+			disk.ail(fails)
+			defer disk.cure()
+			pause(t.Context(), 300*time.Millisecond)
+			return "a failing disk of a follower"
+		})
+		if err != nil {
+			t.Fatal(s.describe(err))
+		}
+	}
 }
