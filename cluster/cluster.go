@@ -389,11 +389,9 @@ func (c *Cluster) shutdown(going string) {
 // close closes whatever is open.
 func (c *Cluster) close() {
 	c.disk.close()
-	hangs := false
 	if c.replica.Load() != nil {
 		if err := c.stopRaft(); err != nil {
-			c.log.Warn("the process ends without waiting for the disk", "error", err)
-			hangs = true
+			c.log.Warn("raft does not end", "error", err)
 		}
 	}
 	if c.server != nil {
@@ -411,10 +409,23 @@ func (c *Cluster) close() {
 	if c.views != nil {
 		c.views.stop()
 	}
-	if c.store != nil && !hangs {
-		if err := c.store.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+	if c.store != nil {
+		c.closeStore()
+	}
+}
+
+// closeStore closes the log, or leaves that to the end of the process when the disk
+// hangs.
+func (c *Cluster) closeStore() {
+	closed := make(chan error, 1)
+	go func() { closed <- c.store.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil && !errors.Is(err, os.ErrClosed) {
 			c.log.Warn("cannot close the log", "error", err)
 		}
+	case <-time.After(stopWithin):
+		c.log.Warn("the disk hangs: the log is not closed")
 	}
 }
 

@@ -149,11 +149,12 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 	case err := <-done:
 		return err
 	case <-deadline.C:
-		if settled.CompareAndSwap(false, true) {
-			return errDiskHangs
-		}
-		return <-done
+	case <-g.disk.closing:
 	}
+	if settled.CompareAndSwap(false, true) {
+		return errDiskHangs
+	}
+	return <-done
 }
 
 func (g *guardedLog) store(entries []*raft.Log) error {

@@ -21,7 +21,7 @@ func TestSecretIsReplacedUnderWrites(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var writing sync.WaitGroup
 	for i, n := range nodes {
-		writing.Go(func() { write(ctx, t, n, fmt.Sprintf("n%d", i)) })
+		writing.Go(func() { write(ctx, t, []*node{n}, fmt.Sprintf("n%d", i)) })
 	}
 	for _, letters := range []string{"ab", "ba", "b"} {
 		want := testKeys(t, "n1", []byte(letters)...).fingerprints()
