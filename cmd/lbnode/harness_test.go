@@ -14,6 +14,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,17 +38,29 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
 		main()
 	}
+	if addrs := os.Getenv(runRelay); addrs != "" {
+		relayInherited(strings.Split(addrs, ","))
+	}
 	os.Exit(m.Run())
 }
 
-// freePort returns a loopback port that is free for TCP and UDP. It stays below
+// freePort returns a port of 127.0.0.1 that is free for TCP and UDP.
+func freePort(t testing.TB) int { return freePortOn(t, "127.0.0.1") }
+
+func freeAddr(t testing.TB) string { return freeAddrOn(t, "127.0.0.1") }
+
+func freeAddrOn(t testing.TB, host string) string {
+	return net.JoinHostPort(host, strconv.Itoa(freePortOn(t, host)))
+}
+
+// freePortOn returns a port that is free on a loopback address. It stays below
 // the range from which the system picks ports for clients, so that no connection
 // takes it while its owner is down.
-func freePort(t testing.TB) int {
+func freePortOn(t testing.TB, host string) int {
 	t.Helper()
 	for range 100 {
 		port := 10000 + rand.IntN(20000)
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		addr := net.JoinHostPort(host, strconv.Itoa(port))
 		tcp, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue
@@ -57,11 +73,19 @@ func freePort(t testing.TB) int {
 		udp.Close()
 		return port
 	}
-	t.Fatal("no free port")
+	t.Fatal("no free port on ", host)
 	return 0
 }
 
-func freeAddr(t testing.TB) string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
+// loopback returns a loopback address that nobody else has, so that no other test
+// takes a port of a node while it is down. Where there is but one address, it is
+// that.
+func loopback() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+}
 
 // process is a child that runs lbnode with always the same arguments.
 type process struct {
@@ -71,7 +95,8 @@ type process struct {
 	env  []string
 	log  string // file with all that it printed
 
-	binary string // another lbnode than the one under test, if not empty
+	binary string   // another lbnode than the one under test, if not empty
+	under  []string // command that runs it, such as ip netns exec NAME; none if empty
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
@@ -88,10 +113,19 @@ func newProcess(t testing.TB, name string, args ...string) *process {
 	return p
 }
 
+// lastLines returns the end of what a process printed, without all but the
+// beginning of a crash.
 func lastLines(text []byte, n int) string {
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	crashed := slices.IndexFunc(lines, func(l string) bool { return crash.MatchString(l) })
+	if crashed >= 0 {
+		lines = lines[:min(len(lines), crashed+n/2)]
+	}
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
+
+// crash is the first line of what the runtime prints when it ends a process.
+var crash = regexp.MustCompile(`^(panic: |fatal error: |unexpected fault address |SIG[A-Z]+: )`)
 
 // start starts the process.
 func (p *process) start() {
@@ -101,7 +135,8 @@ func (p *process) start() {
 		p.t.Fatal(err)
 	}
 	defer out.Close()
-	p.cmd = exec.Command(cmp.Or(p.binary, os.Args[0]), p.args...)
+	line := slices.Concat(p.under, []string{cmp.Or(p.binary, os.Args[0])}, p.args)
+	p.cmd = exec.Command(line[0], line[1:]...)
 	p.cmd.Env = append(append(os.Environ(), runMain+"=1"), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	if err := p.cmd.Start(); err != nil {
@@ -151,16 +186,18 @@ type lb struct {
 // newLBs prepares nodes that share one join list.
 func newLBs(t testing.TB, count int, more ...string) []*lb {
 	var gossip []string
-	for range count {
-		gossip = append(gossip, freeAddr(t))
+	hosts := make([]string, count)
+	for i := range hosts {
+		hosts[i] = loopback()
+		gossip = append(gossip, freeAddrOn(t, hosts[i]))
 	}
 	nodes := make([]*lb, count)
 	for i := range nodes {
-		n := &lb{http: freeAddr(t), admin: freeAddr(t)}
+		n := &lb{http: freeAddrOn(t, hosts[i]), admin: freeAddrOn(t, hosts[i])}
 		name := fmt.Sprintf("lb%d", i+1)
 		n.process = newProcess(t, name, append([]string{
 			"-node", name, "-data-dir", t.TempDir(), "-join", strings.Join(gossip, ","),
-			"-bind", gossip[i], "-raft", freeAddr(t), "-http", n.http, "-admin", n.admin,
+			"-bind", gossip[i], "-raft", freeAddrOn(t, hosts[i]), "-http", n.http, "-admin", n.admin,
 		}, more...)...)
 		n.client = admin.NewClient(n.admin, "")
 		nodes[i] = n

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,12 +19,14 @@ import (
 type host struct {
 	t         *testing.T
 	namespace string
+	hub       string // namespace of the bridge
 	cable     string // the end of its link at the bridge
 	addr      string
 }
 
 // network makes count hosts that reach one another by real addresses, and
-// removes all of it when the test ends.
+// removes all of it when the test ends. Networks do not reach one another, so all
+// have the same addresses.
 func network(t *testing.T, count int) []*host {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -32,15 +35,15 @@ func network(t *testing.T, count int) []*host {
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("needs ip, from iproute2")
 	}
-	id := os.Getpid() % 10000
-	hub := fmt.Sprintf("lbt%d-hub", id)
+	id := fmt.Sprintf("lbt%d-%d", os.Getpid(), rand.IntN(1e6))
+	hub := id + "-hub"
 	ip(t, "netns", "add", hub)
 	t.Cleanup(func() { exec.Command("ip", "netns", "delete", hub).Run() })
 	ip(t, "-n", hub, "link", "add", "hub0", "type", "bridge")
 	ip(t, "-n", hub, "link", "set", "hub0", "up")
 	hosts := make([]*host, count)
 	for i := range hosts {
-		h := &host{t: t, namespace: fmt.Sprintf("lbt%d-%d", id, i+1), cable: fmt.Sprintf("cable%d", i+1), addr: fmt.Sprintf("10.77.0.%d", i+1)}
+		h := &host{t: t, hub: hub, namespace: fmt.Sprintf("%s-%d", id, i+1), cable: fmt.Sprintf("cable%d", i+1), addr: fmt.Sprintf("10.77.0.%d", i+1)}
 		ip(t, "netns", "add", h.namespace)
 		t.Cleanup(func() { exec.Command("ip", "netns", "delete", h.namespace).Run() })
 		ip(t, "-n", hub, "link", "add", h.cable, "type", "veth", "peer", "name", "eth0", "netns", h.namespace)
@@ -63,8 +66,7 @@ func ip(t *testing.T, args ...string) {
 // plug connects or disconnects the host. Packets are lost without a word, as
 // with a pulled cable.
 func (h *host) plug(in bool) {
-	hub, _, _ := strings.Cut(h.namespace, "-")
-	ip(h.t, "-n", hub+"-hub", "link", "set", h.cable, map[bool]string{true: "up", false: "down"}[in])
+	ip(h.t, "-n", h.hub, "link", "set", h.cable, map[bool]string{true: "up", false: "down"}[in])
 }
 
 // command is lbnode with these arguments, on the host.
