@@ -137,24 +137,14 @@ func buildWithMovedClock(t *testing.T) string {
 	if err != nil {
 		t.Skip("needs the source of package time: ", err)
 	}
-	text := string(source) + clockSource
-	for old, with := range map[string]string{
-		"sec, nsec, mono := runtimeNow()\n": "sec, nsec, mono := runtimeNow()\n\tsec += moved.Load()\n",
-		"\t\"math/bits\"\n":                 "\t\"math/bits\"\n\t\"sync/atomic\"\n\t\"syscall\"\n",
-	} {
-		if strings.Count(text, old) != 1 {
-			t.Skipf("package time of %s is not as expected: it does not have %q once", runtime.Version(), old)
-		}
-		text = strings.Replace(text, old, with, 1)
-	}
 	dir := t.TempDir()
 	changed, overlay, binary := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "lbnode")
 	list, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, data := range map[string][]byte{changed: []byte(text), overlay: list} {
-		if err := os.WriteFile(path, data, 0o600); err != nil {
+	for path, text := range map[string]string{changed: withMovedClock(t, string(source)), overlay: string(list)} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,6 +152,21 @@ func buildWithMovedClock(t *testing.T) string {
 		t.Fatalf("cannot build with another clock: %v: %s", err, out)
 	}
 	return binary
+}
+
+// withMovedClock changes the source of package time.
+func withMovedClock(t *testing.T, source string) string {
+	t.Helper()
+	for old, with := range map[string]string{
+		"sec, nsec, mono := runtimeNow()\n": "sec, nsec, mono := runtimeNow()\n\tsec += moved.Load()\n",
+		"\t\"math/bits\"\n":                 "\t\"math/bits\"\n\t\"sync/atomic\"\n\t\"syscall\"\n",
+	} {
+		if strings.Count(source, old) != 1 {
+			t.Skipf("package time of %s is not as expected: it does not have %q once", runtime.Version(), old)
+		}
+		source = strings.Replace(source, old, with, 1)
+	}
+	return source + clockSource
 }
 
 // newSecret makes a secret file.
