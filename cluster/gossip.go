@@ -87,7 +87,7 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	if err != nil {
 		return nil, err
 	}
-	g.transport = newGossipTransport(listening, c.from, g.udp.note)
+	g.transport = newGossipTransport(listening, c.from, c.keyring != nil, g.udp.note)
 	port := listening.GetAutoBindPort()
 	g.addr = netip.AddrPortFrom(c.advertise, uint16(port))
 	config := memberlist.DefaultLANConfig()
@@ -97,9 +97,7 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	config.AdvertiseAddr = c.advertise.String()
 	config.AdvertisePort = port
 	config.Label = gossipLabel
-	if config.Keyring = c.keyring; c.keyring != nil {
-		config.Transport = newModernTransport(g.transport)
-	}
+	config.Keyring = c.keyring
 	config.EnableCompression = false // messages are small, and decompression was once a way in
 	config.DeadNodeReclaimTime = time.Second
 	config.TCPTimeout = 3 * time.Second
@@ -108,7 +106,7 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	config.Logger = library
 	config.Delegate, config.Events, config.Alive, config.Merge, config.Conflict, config.Ping = g, g, g, g, g, g
 	if g.list, err = memberlist.Create(config); err != nil {
-		config.Transport.Shutdown()
+		g.transport.Shutdown()
 		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
 	}
 	return g, nil

@@ -201,7 +201,7 @@ func below(t *testing.T) *gossipTransport {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := newGossipTransport(listening, nil, func(netip.AddrPort, time.Time) {})
+	transport := newGossipTransport(listening, nil, false, func(netip.AddrPort, time.Time) {})
 	t.Cleanup(func() { transport.Shutdown() })
 	return transport
 }

@@ -22,12 +22,13 @@ const (
 
 var errTooMuchGossip = errors.New("the peer sends more than a gossip connection may carry")
 
-// gossipTransport is memberlist's transport, with bounds on what it serves, and a
-// note of who was heard by UDP.
+// gossipTransport is memberlist's transport, with bounds on whom and what it serves,
+// and a note of who was heard by UDP.
 type gossipTransport struct {
 	*memberlist.NetTransport
-	from  networks
-	heard func(from netip.AddrPort, at time.Time)
+	from      networks
+	encrypted bool
+	heard     func(from netip.AddrPort, at time.Time)
 	// cut says which addresses cannot be reached; nil but in tests.
 	cut atomic.Pointer[func(addr string, tcp bool) bool]
 
@@ -40,10 +41,11 @@ type gossipTransport struct {
 	running sync.WaitGroup
 }
 
-func newGossipTransport(below *memberlist.NetTransport, from networks, heard func(netip.AddrPort, time.Time)) *gossipTransport {
+func newGossipTransport(below *memberlist.NetTransport, from networks, encrypted bool, heard func(netip.AddrPort, time.Time)) *gossipTransport {
 	t := &gossipTransport{
 		NetTransport: below,
 		from:         from,
+		encrypted:    encrypted,
 		heard:        heard,
 		packets:      make(chan *memberlist.Packet),
 		streams:      make(chan net.Conn),
@@ -60,7 +62,7 @@ func (t *gossipTransport) packetLoop() {
 	for {
 		select {
 		case p := <-t.NetTransport.PacketCh():
-			if !t.from.allow(p.From) {
+			if !t.from.allow(p.From) || t.encrypted && oldPacket(p.Buf) {
 				continue
 			}
 			if from, ok := p.From.(*net.UDPAddr); ok {
@@ -100,12 +102,21 @@ func (t *gossipTransport) admit(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	bounded := &boundedConn{Conn: conn, screened: true, left: maxGossipRead, release: func() { <-t.served }}
+	bounded := &boundedConn{Conn: t.modern(conn, streamVersionAt), screened: true, left: maxGossipRead, release: func() { <-t.served }}
 	select {
 	case t.streams <- bounded:
 	case <-t.closing:
 		bounded.Close()
 	}
+}
+
+// modern refuses gossip's first encryption, whose version stands so many bytes after
+// the beginning.
+func (t *gossipTransport) modern(conn net.Conn, versionAt int) net.Conn {
+	if !t.encrypted {
+		return conn
+	}
+	return &modernConn{Conn: conn, versionAt: versionAt}
 }
 
 // PacketCh implements memberlist.Transport.
@@ -131,7 +142,7 @@ func (t *gossipTransport) DialAddressTimeout(to memberlist.Address, timeout time
 	if err != nil {
 		return nil, err
 	}
-	return &boundedConn{Conn: conn, left: maxGossipRead, release: func() {}}, nil
+	return &boundedConn{Conn: t.modern(conn, answerVersionAt), left: maxGossipRead, release: func() {}}, nil
 }
 
 // Shutdown implements memberlist.Transport. What comes from below is taken until
