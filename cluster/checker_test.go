@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -89,11 +90,17 @@ func TestCheckerCatchesBrokenCode(t *testing.T) {
 	}{
 		"an answer before the commit": {
 			func(s *suite) { s.crew.write = answerEarly },
-			func(s *suite) string { return s.cutOffWhile(s.leader(), time.Second) },
+			func(s *suite) string {
+				old := s.leader()
+				return s.cutOffUntil(old, func() bool { return s.leaderBut(old) != nil })
+			},
 		},
 		"a read without a barrier": {
 			func(s *suite) { s.crew.read = readLocally },
-			func(s *suite) string { return s.cutOffWhile(s.follower(), time.Second) },
+			func(s *suite) string {
+				before := s.crew.done.answers()
+				return s.cutOffUntil(s.follower(), func() bool { return s.crew.done.answers() > before+100 })
+			},
 		},
 		"a machine that forgets requests": {
 			func(s *suite) {
@@ -107,10 +114,10 @@ func TestCheckerCatchesBrokenCode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSuite(t, 3)
-			s.crew.wrong = t.Logf
+			s.crew.wrong = func(string, ...any) {} // the history is what is judged here
 			test.spoil(s)
 			var err error
-			for round := 0; round < 5 && err == nil; round++ {
+			for round := 0; round < 8 && err == nil; round++ {
 				err = s.round(200, func() string { return test.trouble(s) })
 			}
 			if bad := (*illegal)(nil); !errors.As(err, &bad) {
@@ -154,18 +161,13 @@ func forgetRequests(t *testing.T, n *node) {
 // follower is a node that does not lead.
 func (s *suite) follower() *node {
 	lead := s.leader()
-	for _, n := range s.nodes {
-		if n != lead {
-			return n
-		}
-	}
-	return nil
+	return s.nodes[slices.IndexFunc(s.nodes, func(n *node) bool { return n != lead })]
 }
 
-// cutOffWhile cuts all links of a node for a while.
-func (s *suite) cutOffWhile(n *node, d time.Duration) string {
+// cutOffUntil cuts all links of a node until ok holds.
+func (s *suite) cutOffUntil(n *node, ok func() bool) string {
 	lift := s.network.add(allLinks(n, passage{cut: true}))
 	defer lift()
-	pause(s.t.Context(), d)
+	s.await("what the cut was for", ok)
 	return "cutting off " + n.cfg.Name
 }

@@ -12,6 +12,9 @@ import (
 	"lbnode/state"
 )
 
+// clients is how many work at once.
+const clients = 12
+
 // crew is the clients of a cluster under test: each reads and writes registers
 // through a random node, one operation after the other.
 type crew struct {
@@ -19,11 +22,18 @@ type crew struct {
 	pick    func() *node // any that runs
 	done    tally
 	// wrong is told of what is wrong by itself, whatever else happened.
-	wrong func(format string, args ...any)
+	wrong    func(format string, args ...any)
+	previous [clients]answered // each client's own
 
 	// How a client reads and writes. Tests of the checker put wrong ways here.
 	read  func(context.Context, *node) (*state.View, error)
 	write func(context.Context, *node, Write) (state.Result, error)
+}
+
+// answered is a write and what came of it.
+type answered struct {
+	write  Write
+	result state.Result
 }
 
 // tally counts operations by what became of them.
@@ -34,8 +44,8 @@ type tally struct {
 	refused, unknown         atomic.Int64
 }
 
-// answered is how many operations have had an effect or a result.
-func (t *tally) answered() int64 {
+// answers is how many operations have had an effect or a result.
+func (t *tally) answers() int64 {
 	return t.reads.Load() + t.writes.Load() + t.exchanges.Load() + t.stale.Load()
 }
 
@@ -58,7 +68,7 @@ func readConsistently(ctx context.Context, n *node) (*state.View, error) {
 
 // start lets clients work until stop is called, which waits for the operations
 // under way.
-func (c *crew) start(clients int) (stop func()) {
+func (c *crew) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var working sync.WaitGroup
 	for id := range clients {
@@ -120,7 +130,7 @@ func (c *crew) set(id int) {
 	result, err := c.send(w)
 	if c.settle(key, access{kind: writes, value: value}, timed{id, call, c.history.now()}, result, err) {
 		c.done.writes.Add(1)
-		c.repeat(w, result)
+		c.repeat(id, answered{w, result})
 	}
 }
 
@@ -145,7 +155,7 @@ func (c *crew) exchange(id int) {
 	}
 	if c.settle(key, a, timed{id, call, c.history.now()}, result, err) {
 		c.done.exchanges.Add(1)
-		c.repeat(w, result)
+		c.repeat(id, answered{w, result})
 	}
 }
 
@@ -165,15 +175,17 @@ func (c *crew) send(w Write) (result state.Result, err error) {
 	return result, err
 }
 
-// repeat sometimes sends a request again that was answered, as if the answer had
-// been lost. It must not take effect again.
-func (c *crew) repeat(w Write, before state.Result) {
-	if rand.IntN(4) > 0 {
+// repeat sometimes sends the client's request before this one again, as if its answer
+// had been lost on the way. It must not take effect again.
+func (c *crew) repeat(id int, now answered) {
+	before := c.previous[id]
+	c.previous[id] = now
+	if before.write.Op == nil || rand.IntN(4) > 0 {
 		return
 	}
 	c.done.repeated.Add(1)
-	if again, err := c.sendOnce(w); err == nil && again.Index != before.Index {
-		c.wrong("got index %d for a request that was answered before with %d", again.Index, before.Index)
+	if again, err := c.sendOnce(before.write); err == nil && again.Index != before.result.Index {
+		c.wrong("got index %d for a request that was answered before with %d", again.Index, before.result.Index)
 	}
 }
 

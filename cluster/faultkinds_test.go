@@ -31,13 +31,17 @@ func (s *suite) victim() (n *node, role string) {
 	return n, "a follower"
 }
 
-// leader is the node that leads, nil if none does.
-func (s *suite) leader() *node {
-	i := slices.IndexFunc(s.nodes, func(n *node) bool { return n.raft().State() == raft.Leader })
-	if i < 0 {
-		return nil
+// leader is a node that leads, or thinks so, nil if none does.
+func (s *suite) leader() *node { return s.leaderBut(nil) }
+
+// leaderBut is a leader other than old.
+func (s *suite) leaderBut(old *node) *node {
+	for _, n := range s.nodes {
+		if n != old && n.raft().State() == raft.Leader {
+			return n
+		}
 	}
-	return s.nodes[i]
+	return nil
 }
 
 // cutOff breaks all links of one node.

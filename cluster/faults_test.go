@@ -62,9 +62,6 @@ type suite struct {
 	snapshotted int
 }
 
-// clients is how many work at once.
-const clients = 12
-
 func newSuite(t testing.TB, size int) *suite {
 	seed := cmp.Or(*faultSeed, rand.Uint64())
 	t.Logf("the faults of %d nodes are drawn with -fault-seed %d", size, seed)
@@ -127,14 +124,14 @@ func (s *suite) exit(gone *node) {
 // many answers. Then it waits for agreement and judges what they saw; the error is
 // history's.
 func (s *suite) round(operations int64, trouble func() string) error {
-	began, before := time.Now(), s.crew.done.answered()
-	stop := s.crew.start(clients)
+	began, before := time.Now(), s.crew.done.answers()
+	stop := s.crew.start()
 	defer stop()
 	names := trouble()
 	healing := time.Now()
 	s.await("every node answers after "+names, s.answers)
 	healed := time.Since(healing)
-	s.await("clients get answers", func() bool { return s.crew.done.answered()-before >= operations })
+	s.await("clients get answers", func() bool { return s.crew.done.answers()-before >= operations })
 	stop()
 	s.await("all nodes agree after "+names, s.agree)
 	var view *state.View
@@ -142,7 +139,7 @@ func (s *suite) round(operations int64, trouble func() string) error {
 	s.rounds++
 	s.heals = append(s.heals, healed)
 	s.t.Logf("round %d: %s; every node answered after %s; %d operations in %s", s.rounds, names,
-		healed.Round(time.Millisecond), s.crew.done.answered()-before, time.Since(began).Round(time.Millisecond))
+		healed.Round(time.Millisecond), s.crew.done.answers()-before, time.Since(began).Round(time.Millisecond))
 	return s.crew.history.check(view)
 }
 
@@ -230,7 +227,7 @@ func (s *suite) figures() string {
 	slices.Sort(s.heals)
 	return fmt.Sprintf("%d nodes, %d rounds, %d operations (%d reads, %d writes, %d exchanges, %d exchanges too late), 0 illegal; "+
 		"%d of unknown outcome, %d refused, %d sent again after the answer; %d snapshots; every node answered after p50 %s, p99 %s, at most %s; faults: %v",
-		s.size, s.rounds, d.answered(), d.reads.Load(), d.writes.Load(), d.exchanges.Load(), d.stale.Load(),
+		s.size, s.rounds, d.answers(), d.reads.Load(), d.writes.Load(), d.exchanges.Load(), d.stale.Load(),
 		d.unknown.Load(), d.refused.Load(), d.repeated.Load(), s.snapshotted,
 		percentile(s.heals, 50), percentile(s.heals, 99), percentile(s.heals, 100), s.times)
 }
