@@ -117,12 +117,22 @@ type guardedLog struct {
 	disk   *disk
 	within time.Duration
 
-	busy   atomic.Bool // a write is under way, perhaps one that was given up
-	unsure span        // entries that may be there; of whoever made busy true
+	busy atomic.Bool // storing is under way, perhaps what was given up
+
+	mu     sync.Mutex // held while the store is changed
+	unsure span       // entries that may be there
 }
 
 // span is a range of indexes, none if last is 0.
 type span struct{ first, last uint64 }
+
+// and is the range that covers both.
+func (s span) and(other span) span {
+	if s.last == 0 {
+		return other
+	}
+	return span{min(s.first, other.first), max(s.last, other.last)}
+}
 
 // StoreLog implements raft.LogStore.
 func (g *guardedLog) StoreLog(entry *raft.Log) error { return g.StoreLogs([]*raft.Log{entry}) }
@@ -135,11 +145,13 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 	var settled atomic.Bool // by the disk's answer, or by the deadline
 	done := make(chan error, 1)
 	go func() {
+		g.mu.Lock()
 		err := g.store(entries)
 		inTime := settled.CompareAndSwap(false, true)
 		if err != nil || !inTime {
-			g.unsure = span{entries[0].Index, entries[len(entries)-1].Index}
+			g.unsure = g.unsure.and(span{entries[0].Index, entries[len(entries)-1].Index})
 		}
+		g.mu.Unlock()
 		g.busy.Store(false)
 		done <- err
 	}()
@@ -169,8 +181,14 @@ func (g *guardedLog) store(entries []*raft.Log) error {
 	})
 }
 
-// DeleteRange implements raft.LogStore.
+// DeleteRange implements raft.LogStore. What may be there behind the last entry goes
+// with it, because a log with a gap cannot be opened.
 func (g *guardedLog) DeleteRange(first, last uint64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if last+1 >= g.unsure.first {
+		last = max(last, g.unsure.last)
+	}
 	return g.disk.do(func() error { return g.LogStore.DeleteRange(first, last) })
 }
 
