@@ -44,10 +44,19 @@ func (s *suite) leaderBut(old *node) *node {
 	return nil
 }
 
+// alsoGossip draws whether gossip goes with the links.
+func (s *suite) alsoGossip() (bool, string) {
+	if s.rand.IntN(2) == 0 {
+		return false, ""
+	}
+	return true, " with gossip"
+}
+
 // cutOff breaks all links of one node.
 func (s *suite) cutOff() (string, func()) {
 	n, role := s.victim()
-	return "cutting off " + role, s.network.add(allLinks(n, passage{cut: true}))
+	gossip, what := s.alsoGossip()
+	return "cutting off " + role + what, s.network.add(allLinks(n, passage{cut: true, gossip: gossip}))
 }
 
 // allLinks is the rule for what a node sends and is sent.
@@ -63,7 +72,8 @@ func allLinks(n *node, p passage) ruling {
 // holdBack keeps all that one node sends and is sent, so that it comes late.
 func (s *suite) holdBack() (string, func()) {
 	n, role := s.victim()
-	return "holding back all from and to " + role, s.network.add(allLinks(n, passage{held: true}))
+	gossip, what := s.alsoGossip()
+	return "holding back all from and to " + role + what, s.network.add(allLinks(n, passage{held: true, gossip: gossip}))
 }
 
 // oneWay lets nothing through from one node to another.
@@ -75,8 +85,9 @@ func (s *suite) oneWay() (string, func()) {
 	if s.rand.IntN(2) == 0 {
 		source, target, way = target, source, "to"
 	}
-	return "one way " + way + " " + role, s.network.add(func(from, to string) passage {
-		return passage{held: from == source && to == target}
+	gossip, what := s.alsoGossip()
+	return "one way " + way + " " + role + what, s.network.add(func(from, to string) passage {
+		return passage{held: from == source && to == target, gossip: gossip}
 	})
 }
 
@@ -86,8 +97,9 @@ func (s *suite) split() (string, func()) {
 	for _, i := range s.rand.Perm(len(s.nodes))[:1+s.rand.IntN(len(s.nodes)-1)] {
 		side[s.nodes[i].cfg.Raft] = true
 	}
-	return "split", s.network.add(func(from, to string) passage {
-		return passage{cut: side[from] != side[to]}
+	gossip, what := s.alsoGossip()
+	return "split" + what, s.network.add(func(from, to string) passage {
+		return passage{cut: side[from] != side[to], gossip: gossip}
 	})
 }
 

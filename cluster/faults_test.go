@@ -76,6 +76,7 @@ func newSuite(t testing.TB, size int) *suite {
 		t.Fatal(result.Err)
 	}
 	for _, n := range s.nodes {
+		s.network.attach(n)
 		s.shortenLog(n)
 	}
 	s.crew = newCrew(t, newHistory(), s.pick)
@@ -107,6 +108,7 @@ func (s *suite) pick() *node {
 
 // enter adds a node to those that run.
 func (s *suite) enter(n *node) {
+	s.network.attach(n)
 	s.shortenLog(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()

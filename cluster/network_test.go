@@ -15,6 +15,7 @@ type network struct {
 	pumping sync.WaitGroup
 
 	mu     sync.Mutex
+	gossip map[string]string // the Raft address of the node that gossips at one
 	rules  map[*ruling]bool
 	wires  map[*wire]bool
 	closed bool
@@ -28,6 +29,8 @@ type passage struct {
 	cut   bool          // not at all: connections break and none come up
 	held  bool          // not now: once it may, all of it does, in order
 	delay time.Duration // so much later
+	// gossip is lost, too, while all else is cut or held.
+	gossip bool
 }
 
 // wire is one connection between two nodes.
@@ -38,7 +41,7 @@ type wire struct {
 }
 
 func newNetwork() *network {
-	return &network{changed: newBroadcast(), rules: map[*ruling]bool{}, wires: map[*wire]bool{}}
+	return &network{changed: newBroadcast(), gossip: map[string]string{}, rules: map[*ruling]bool{}, wires: map[*wire]bool{}}
 }
 
 // add puts a rule beside those that there are; lift takes it away.
@@ -68,6 +71,7 @@ func (n *network) passage(from, to string) passage {
 	for rule := range n.rules {
 		p := (*rule)(from, to)
 		all.cut, all.held, all.delay = all.cut || p.cut, all.held || p.held, all.delay+p.delay
+		all.gossip = all.gossip || p.gossip && (p.cut || p.held)
 	}
 	return all
 }
@@ -95,6 +99,20 @@ func (n *network) forget(w *wire) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.wires, w)
+}
+
+// attach lets the network lose what a node gossips, once it has been opened.
+func (n *network) attach(node *node) {
+	n.mu.Lock()
+	n.gossip[node.cfg.Bind] = node.cfg.Raft
+	n.mu.Unlock()
+	lost := func(addr string, tcp bool) bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		from, to := node.cfg.Raft, n.gossip[addr]
+		return n.passage(from, to).gossip || tcp && n.passage(to, from).gossip
+	}
+	node.gossip.transport.cut.Store(&lost)
 }
 
 // parcel is data under way.
