@@ -105,7 +105,7 @@ func TestCheckerCatchesBrokenCode(t *testing.T) {
 		"a machine that forgets requests": {
 			func(s *suite) {
 				for _, n := range s.nodes {
-					forgetRequests(t, n)
+					forgetRequests(s.t, n)
 				}
 			},
 			func(*suite) string { return "no fault" },
@@ -141,7 +141,7 @@ func answerEarly(ctx context.Context, n *node, w Write) (state.Result, error) {
 func readLocally(_ context.Context, n *node) (*state.View, error) { return n.View(), nil }
 
 // forgetRequests makes a node's machine forget which requests it has carried out.
-func forgetRequests(t *testing.T, n *node) {
+func forgetRequests(t testing.TB, n *node) {
 	n.fsm.mu.Lock()
 	defer n.fsm.mu.Unlock()
 	publish := n.fsm.publish

@@ -79,7 +79,8 @@ func (s *suite) holdBack() (string, func()) {
 // oneWay lets nothing through from one node to another.
 func (s *suite) oneWay() (string, func()) {
 	n, role := s.victim()
-	other := s.nodes[s.rand.IntN(len(s.nodes))]
+	others := slices.DeleteFunc(slices.Clone(s.nodes), func(other *node) bool { return other == n })
+	other := others[s.rand.IntN(len(others))]
 	source, target := n.cfg.Raft, other.cfg.Raft
 	way := "from"
 	if s.rand.IntN(2) == 0 {

@@ -169,6 +169,9 @@ func (s *suite) trouble() string {
 	s.wait(time.Second)
 	s.snapshots()
 	s.wait(2 * time.Second)
+	if *long && s.rand.IntN(8) == 0 { // longer than any patience that the nodes have
+		pause(s.t.Context(), storeWithin+2*time.Second)
+	}
 	slices.Reverse(ends)
 	for _, end := range ends {
 		end()
@@ -185,14 +188,17 @@ func (s *suite) wait(d time.Duration) {
 // await polls until ok holds. If that takes too long, it logs what every node says.
 func (s *suite) await(what string, ok func() bool) {
 	s.t.Helper()
+	inTime := false
 	defer func() {
-		if s.t.Failed() {
-			for _, n := range s.nodes {
-				s.t.Logf("%s: %v, %+v", n.cfg.Name, n.servers(), n.Status(context.Background()))
-			}
+		if inTime {
+			return
+		}
+		for _, n := range s.nodes {
+			s.t.Logf("%s: %v, %+v", n.cfg.Name, n.servers(), n.Status(context.Background()))
 		}
 	}()
 	eventually(s.t, 2*time.Minute, what, ok)
+	inTime = true
 }
 
 // snapshots has some nodes take a snapshot and drop the log before it.
