@@ -94,7 +94,7 @@ const (
 	rejoinEvery     = 10 * time.Second        // between two tries to reach peers long gone
 	copyWithin      = time.Second             // how long a node that starts waits to be told that it is a copy
 	leaderlessAfter = 5 * time.Second         // without a leader: autonomous, writes refused at once
-	proposeWithin   = 1900 * time.Millisecond // a write or consistent read takes at most this long
+	proposeWithin   = 1800 * time.Millisecond // a write or consistent read takes at most this long
 	officeWithin    = 10 * time.Second        // what a leader does of its own accord takes at most this long
 	callWithin      = 2 * time.Second         // a call to another node, unless it says otherwise
 	statusWithin    = 800 * time.Millisecond  // for all nodes to answer when the cluster is shown

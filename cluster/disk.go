@@ -108,10 +108,14 @@ func (d *disk) problems() []string {
 // go on sending heartbeats, so that no other node could take over
 // (hashicorp/raft#503).
 //
-// Raft holds that entries whose storing failed are not there. They may be, or come
-// to be once the disk goes on, so they are deleted before others are stored: other
-// entries at their indexes would else be followed by some of theirs, of an older
-// term.
+// It also keeps the log whole whatever fails when. Raft holds that entries are gone
+// once their storing has failed, or once it has dropped them for those of a new leader.
+// They may still be there, or come to be once the disk goes on. These stale entries
+// are put right by the next storing: what is behind the new entries is deleted first,
+// the rest overwritten. So at no moment do entries of an older term stand behind newer
+// ones, for which this node could vote for one that lacks what it has acknowledged,
+// nor is there a gap, with which the log could not be opened. Until then Raft finds
+// what it has dropped, because it asks for that again when storing fails after it.
 type guardedLog struct {
 	raft.LogStore
 	disk   *disk
@@ -119,8 +123,8 @@ type guardedLog struct {
 
 	busy atomic.Bool // storing is under way, perhaps what was given up
 
-	mu     sync.Mutex // held while the store is changed
-	unsure span       // entries that may be there
+	mu    sync.Mutex // held while the store is changed
+	stale span       // entries that may be there and should not
 }
 
 // span is a range of indexes, none if last is 0.
@@ -149,7 +153,7 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 		err := g.store(entries)
 		inTime := settled.CompareAndSwap(false, true)
 		if err != nil || !inTime {
-			g.unsure = g.unsure.and(span{entries[0].Index, entries[len(entries)-1].Index})
+			g.stale = g.stale.and(span{entries[0].Index, entries[len(entries)-1].Index})
 		}
 		g.mu.Unlock()
 		g.busy.Store(false)
@@ -170,24 +174,33 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 }
 
 func (g *guardedLog) store(entries []*raft.Log) error {
+	last := entries[len(entries)-1].Index
 	return g.disk.do(func() error {
-		if g.unsure.last > 0 {
-			if err := g.LogStore.DeleteRange(g.unsure.first, g.unsure.last); err != nil {
+		if g.stale.last > last {
+			if err := g.LogStore.DeleteRange(last+1, g.stale.last); err != nil {
 				return err
 			}
-			g.unsure = span{}
 		}
-		return g.LogStore.StoreLogs(entries)
+		if err := g.LogStore.StoreLogs(entries); err != nil {
+			return err
+		}
+		g.stale = span{}
+		return nil
 	})
 }
 
-// DeleteRange implements raft.LogStore. What may be there behind the last entry goes
-// with it, because a log with a gap cannot be opened.
+// DeleteRange implements raft.LogStore. The end of the log becomes stale; its
+// beginning, of which there is a snapshot, is deleted at once.
 func (g *guardedLog) DeleteRange(first, last uint64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if last+1 >= g.unsure.first {
-		last = max(last, g.unsure.last)
+	end, err := g.LogStore.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last >= end || g.stale.last >= end && g.stale.first <= last+1 {
+		g.stale = g.stale.and(span{first, max(last, end)})
+		return nil
 	}
 	return g.disk.do(func() error { return g.LogStore.DeleteRange(first, last) })
 }

@@ -54,7 +54,7 @@ type replica struct {
 // may be restarted.
 func (c *Cluster) raft() *raft.Raft { return c.replica.Load().Raft }
 
-// openStores opens what Raft keeps in the data directory, each behind its guard.
+// openStores opens what Raft keeps in the data directory.
 func (c *Cluster) openStores() error {
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.DataDir, keptSnapshots, c.library.hclog("snapshots"))
 	if err != nil {
@@ -64,12 +64,8 @@ func (c *Cluster) openStores() error {
 	if wrap := c.cfg.hooks.logs; wrap != nil {
 		logs = wrap(logs)
 	}
-	cached, err := raft.NewLogCache(512, &guardedLog{LogStore: logs, disk: c.disk, within: storeWithin})
-	if err != nil {
-		return err
-	}
-	c.stores = stores{logs: cached, stable: &guardedStable{StableStore: c.store, disk: c.disk}, snapshots: snapshots}
-	if c.hadState, err = raft.HasExistingState(cached, c.store, snapshots); err != nil {
+	c.stores = stores{logs: logs, stable: &guardedStable{StableStore: c.store, disk: c.disk}, snapshots: snapshots}
+	if c.hadState, err = raft.HasExistingState(logs, c.store, snapshots); err != nil {
 		return fmt.Errorf("cannot read the log in %s: %w; restore it, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir, err)
 	}
 	return nil
@@ -79,6 +75,10 @@ func (c *Cluster) openStores() error {
 // beginning, into a new machine.
 func (c *Cluster) startRaft() error {
 	c.fsm.reset()
+	logs, err := raft.NewLogCache(512, &guardedLog{LogStore: c.stores.logs, disk: c.disk, within: storeWithin})
+	if err != nil {
+		return err
+	}
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: (*addressBook)(c),
 		Logger:                c.library.hclog("raft"),
@@ -89,7 +89,7 @@ func (c *Cluster) startRaft() error {
 		MaxRPCsInFlight: 1,
 		Timeout:         5 * time.Second,
 	})
-	running, err := raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, c.stores.logs, c.stores.stable, c.stores.snapshots, transport)
+	running, err := raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, logs, c.stores.stable, c.stores.snapshots, transport)
 	if err != nil {
 		transport.Close()
 		return fmt.Errorf("cannot start raft: %w", cmp.Or(c.fsm.failure(), err))

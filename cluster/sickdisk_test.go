@@ -105,7 +105,6 @@ func TestFollowerWhoseDiskFailedIsServedAgain(t *testing.T) {
 // A leader that was cut off has entries that nobody else has. When it is back, it
 // drops them for those of the new leader, and its disk fails in between.
 func TestDiskFailsBetweenDropAndStore(t *testing.T) {
-	t.Skip("raft goes on asking its log for what it has dropped, and takes nothing until it is restarted")
 	t.Parallel()
 	s := newSuite(t, 3)
 	old := s.leader()
