@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lbnode/cluster/admin"
+	"lbnode/state"
 )
 
 // formsAtOnce is how many short forms run at a time; they mostly wait.
@@ -84,6 +85,12 @@ func startTrial(t *testing.T, nodes []*lb, backends ...string) *trial {
 	}
 	startAll(nodes)
 	whole(t, nodes)
+	pool := admin.PoolSpec{Name: "default", HealthCheck: admin.HealthCheck{ // half a minute to judge a backend unhealthy: a slow machine is no reason
+		Interval: state.Duration(2 * time.Second), Timeout: state.Duration(2 * time.Second), Fall: 15,
+	}}
+	if _, err := nodes[0].client.CreatePool(t.Context(), pool); err != nil {
+		t.Fatalf("cannot make the pool: %v", err)
+	}
 	for i, url := range backends {
 		spec := admin.BackendSpec{Name: fmt.Sprintf("web-%d", i+1), URL: url}
 		if _, err := nodes[0].client.AddBackend(t.Context(), "default", spec); err != nil {

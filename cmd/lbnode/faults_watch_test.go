@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -115,7 +116,26 @@ func roles(t *testing.T, nodes []*lb) (lead *lb, followers []*lb) {
 // one leader with one view.
 func whole(t *testing.T, nodes []*lb) time.Duration {
 	t.Helper()
-	return eventually(t, time.Minute, "the cluster is whole", func() bool { return isWhole(nodes) })
+	done := false
+	defer func() {
+		if !done {
+			showAll(t, nodes)
+		}
+	}()
+	took := eventually(t, time.Minute, "the cluster is whole", func() bool { return isWhole(nodes) })
+	done = true
+	return took
+}
+
+// showAll logs what each node shows.
+func showAll(t *testing.T, nodes []*lb) {
+	for _, n := range nodes {
+		text, err := json.Marshal(n.view())
+		if err != nil {
+			t.Errorf("cannot show the view of %s: %v", n.name, err)
+		}
+		t.Logf("%s shows %s", n.name, text)
+	}
 }
 
 func isWhole(nodes []*lb) bool {
