@@ -70,6 +70,9 @@ func (w *watch) note(v *admin.ClusterView, sameTerm bool) {
 			w.gone[n.Name+" by "+v.AsSeenBy] = true
 		}
 	}
+	if own(v).View.Stale { // it may be from before the backends were judged, and says so
+		return
+	}
 	for _, p := range v.Pools {
 		for _, b := range p.Backends {
 			if b.Health != "healthy" {
