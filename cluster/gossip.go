@@ -44,8 +44,6 @@ type member struct {
 	Addr  netip.AddrPort // gossip
 	State MemberState
 	Since time.Time // of State
-	// recalled is true of one known only from an earlier run of this node.
-	recalled bool
 }
 
 // gossip finds the other nodes and keeps their list. It remembers those that are
@@ -241,7 +239,7 @@ func (g *gossip) remember(m member) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if _, known := g.members[m.ID]; !known && m.ID != g.id.nodeID() {
-		m.State, m.Since, m.recalled = Failed, time.Now(), true
+		m.State, m.Since = Failed, time.Now()
 		g.members[m.ID] = m
 	}
 }

@@ -157,8 +157,8 @@ func (c *Cluster) lost(now time.Time, all bool) []netip.AddrPort {
 }
 
 // forgetGone drops members that are gone and no longer among Raft's: those that
-// left, those whose address another node has taken, those dead for long, and those
-// removed while this node was away.
+// left, those whose address another node has taken, and those that have not been seen
+// for a while: this node may have been away when they left.
 func (c *Cluster) forgetGone() {
 	servers := c.servers()
 	if len(servers) == 0 {
@@ -171,7 +171,7 @@ func (c *Cluster) forgetGone() {
 			continue
 		}
 		_, replaced := c.gossip.at(m.Addr)
-		if replaced || m.recalled && leader != "" || m.State == Left && m.Going == leaves || time.Since(m.Since) > removeDeadAfter {
+		if replaced || m.State == Left && m.Going == leaves || leader != "" && time.Since(m.Since) > rejoinEvery {
 			c.gossip.forget(m.ID)
 		}
 	}
