@@ -420,12 +420,17 @@ func TestRemovedNodeThatLivesIsTakenBack(t *testing.T) {
 	eventually(t, waitLong, "all vote", func() bool { return allVote(nodes) })
 	leader := leaderOf(t, nodes)
 	removed := nodes[(slices.Index(nodes, leader)+1)%3]
-	block := func(on bool) { // a living member with its name keeps it out
-		leader.gossip.mu.Lock()
-		defer leader.gossip.mu.Unlock()
-		delete(leader.gossip.members, "ghost")
-		if on {
-			leader.gossip.members["ghost"] = member{ID: "ghost", State: Alive, meta: meta{Name: removed.cfg.Name, ClusterID: leader.id.clusterID()}}
+	block := func(on bool) { // a living member with its name keeps it out, whoever leads
+		for _, n := range nodes {
+			if n == removed {
+				continue
+			}
+			n.gossip.mu.Lock()
+			delete(n.gossip.members, "ghost")
+			if on {
+				n.gossip.members["ghost"] = member{ID: "ghost", State: Alive, meta: meta{Name: removed.cfg.Name, ClusterID: n.id.clusterID()}}
+			}
+			n.gossip.mu.Unlock()
 		}
 	}
 	block(true)

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -18,7 +22,8 @@ import (
 
 // BenchmarkWrites has 64 clients write through the APIs of three nodes, each
 // changing a backend of its own. It reports acknowledged writes a second, how
-// long one takes, and the CPU time that all nodes spend on one.
+// long one takes, and the CPU time that all nodes spend on one. The clients are
+// plain connections, so that they take little of the machine from the nodes.
 func BenchmarkWrites(b *testing.B) {
 	nodes, _ := startBenchCluster(b, 1, 64)
 	const clients = 64
@@ -29,11 +34,10 @@ func BenchmarkWrites(b *testing.B) {
 	var writing sync.WaitGroup
 	for i := range clients {
 		writing.Go(func() {
-			client := nodes[i%len(nodes)].client
-			for n := i; n < b.N; n += clients {
+			client := dialPatcher(b, nodes[i%len(nodes)].admin)
+			for n := i; n < b.N && client != nil; n += clients {
 				at := time.Now()
-				if _, err := client.UpdateBackend(b.Context(), "pool-0", fmt.Sprintf("web-%d", i), admin.BackendSpec{Weight: 1 + n/clients%256}); err != nil {
-					b.Error(err)
+				if !client.setWeight(b, fmt.Sprintf("web-%d", i), 1+n/clients%256) {
 					return
 				}
 				took[i] = append(took[i], time.Since(at))
@@ -43,9 +47,44 @@ func BenchmarkWrites(b *testing.B) {
 	writing.Wait()
 	b.StopTimer()
 	all := slices.Concat(took...)
-	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "writes/s")
+	b.ReportMetric(float64(len(all))/time.Since(began).Seconds(), "writes/s")
 	b.ReportMetric(float64((cpuTime(b, nodes)-busy).Microseconds())/float64(b.N), "cpu-us/write")
 	reportPercentiles(b, all)
+}
+
+// patcher is a connection to an admin API.
+type patcher struct {
+	net.Conn
+	answers *bufio.Reader
+}
+
+func dialPatcher(b *testing.B, addr string) *patcher {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		b.Error(err)
+		return nil
+	}
+	b.Cleanup(func() { conn.Close() })
+	return &patcher{conn, bufio.NewReader(conn)}
+}
+
+// setWeight changes a backend of the first pool and says whether that was
+// acknowledged.
+func (w *patcher) setWeight(b *testing.B, name string, weight int) bool {
+	body := fmt.Sprintf(`{"weight":%d}`, weight)
+	fmt.Fprintf(w, "PATCH /v1/pools/pool-0/backends/%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", name, len(body), body)
+	response, err := http.ReadResponse(w.answers, nil)
+	if err != nil {
+		b.Error(err)
+		return false
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK || !bytes.Contains(text, []byte(fmt.Sprintf(`"weight":%d,`, weight))) {
+		b.Errorf("got %s %s, %v", response.Status, text, err)
+		return false
+	}
+	return true
 }
 
 // BenchmarkView has 10,000 backends in 100 pools and changes one of them at a
@@ -85,7 +124,7 @@ func changeSeenByAll(b *testing.B, nodes []*lb, n int) time.Duration {
 	for _, node := range nodes {
 		index, _ := readBackend(b, "http://"+node.admin+path)
 		seeing.Go(func() {
-			for seen := 0; seen != weight; {
+			for seen := 0; seen != weight && !b.Failed(); {
 				index, seen = readBackend(b, "http://"+node.admin+path+"?wait=10s&index="+index)
 			}
 			mu.Lock()
