@@ -108,17 +108,17 @@ func spoilDisk(t *testing.T, what string, spoil, mend func(*volume)) {
 		clients := tr.journal.startWriting(nodes, 6)
 		began := time.Now()
 		spoil(volumes[lead])
-		eventually(t, time.Minute, "the leader steps down", func() bool { v := lead.view(); return v != nil && v.Leader != lead.name })
+		eventually(t, patience, "the leader steps down", func() bool { v := lead.view(); return v != nil && v.Leader != lead.name })
 		ceased = append(ceased, time.Since(began))
-		eventually(t, time.Minute, "another node leads", func() bool {
+		eventually(t, patience, "another node leads", func() bool {
 			return every(rest, func(n *lb) bool { v := n.view(); return v != nil && v.Leader != "" && v.Leader != lead.name })
 		})
 		moved = append(moved, time.Since(began))
 		for _, n := range rest {
-			eventually(t, time.Minute, "the others take writes", func() bool { return tr.journal.write(n) })
+			eventually(t, patience, "the others take writes", func() bool { return tr.journal.write(n) })
 		}
 		warned := ""
-		eventually(t, time.Minute, "/cluster of another node warns of the disk", func() bool {
+		eventually(t, patience, "/cluster of another node warns of the disk", func() bool {
 			warned = rest[0].warnings()
 			return strings.Contains(warned, lead.name+": the disk ")
 		})

@@ -58,7 +58,7 @@ func (w *writing) stop() {
 
 // write writes once through a node and says whether that was acknowledged.
 func (j *journal) write(n *lb) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	path := fmt.Sprintf("/write/%d", j.next.Add(1))
 	began := time.Now()
@@ -110,7 +110,7 @@ func (j *journal) verify(t *testing.T, nodes []*lb) string {
 // paths are those of all routes that the node has.
 func (n *lb) paths(t *testing.T) map[string]bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	routes, err := n.client.Routes(ctx)
 	if err != nil {

@@ -25,14 +25,14 @@ func killAnyRole(t *testing.T) {
 		hold(t, time.Duration(rand.Int64N(int64(2*time.Second))))
 		began := time.Now()
 		victim.kill()
-		eventually(t, time.Minute, "all survivors know a leader among them", func() bool {
+		eventually(t, patience, "all survivors know a leader among them", func() bool {
 			return every(rest, func(n *lb) bool { v := n.view(); return v != nil && v.Leader != "" && v.Leader != victim.name })
 		})
 		if victim == lead {
 			led = append(led, time.Since(began))
 		}
 		clients.stop()
-		eventually(t, time.Minute, "the survivors agree", func() bool { return agreeWithout(rest, victim) })
+		eventually(t, patience, "the survivors agree", func() bool { return agreeWithout(rest, victim) })
 		agreed = append(agreed, time.Since(began))
 		victim.start()
 		back = append(back, whole(t, tr.nodes))
@@ -103,7 +103,7 @@ func loseQuorum(t *testing.T) {
 	}
 	began := time.Now()
 	nodes[0].start()
-	eventually(t, time.Minute, "writes are taken again", func() bool { return tr.journal.write(last) })
+	eventually(t, patience, "writes are taken again", func() bool { return tr.journal.write(last) })
 	healed := time.Since(began)
 	nodes[1].start()
 	whole(t, nodes)
@@ -115,7 +115,7 @@ func loseQuorum(t *testing.T) {
 		t.Errorf("got digest %s before and after writes", want)
 	}
 	newest := tr.journal.acked[len(tr.journal.acked)-1]
-	eventually(t, time.Minute, "the view is on disk", func() bool {
+	eventually(t, patience, "the view is on disk", func() bool {
 		text, err := os.ReadFile(filepath.Join(*last.argument("-data-dir"), "view.json"))
 		return err == nil && strings.Contains(string(text), `"`+newest+`"`)
 	})
@@ -129,9 +129,9 @@ func restartAlone(t *testing.T, nodes []*lb, last *lb, want string) {
 	}
 	began := time.Now()
 	last.start()
-	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
+	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
 	defer client.CloseIdleConnections()
-	eventually(t, time.Minute, "the lone node serves", func() bool {
+	eventually(t, patience, "the lone node serves", func() bool {
 		_, err := fetch(client, "http://"+last.http+"/")
 		return err == nil
 	})
@@ -178,13 +178,13 @@ func changeMembers(t *testing.T) {
 		if err := lead.client.Leave(t.Context()); err != nil {
 			t.Fatalf("%s cannot leave: %v", lead.name, err)
 		}
-		if code, out := lead.exit(time.Minute); code != 0 {
+		if code, out := lead.exit(patience); code != 0 {
 			t.Fatalf("got exit code %d from a node that left, want 0:\n%s", code, out)
 		}
 		clients.stop()
 		lead.wipe(t)
 		lead.start()
-		joined = append(joined, eventually(t, time.Minute, "the new node votes", func() bool {
+		joined = append(joined, eventually(t, patience, "the new node votes", func() bool {
 			return isWhole(nodes) && every(nodes, func(n *lb) bool { v := n.view(); return v != nil && v.Quorum == 2 && v.FailureTolerance == 1 })
 		}))
 		tr.load.include(lead)

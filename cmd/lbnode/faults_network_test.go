@@ -237,7 +237,7 @@ func blockUDP(t *testing.T) {
 		l.hosts[one].lose(l.hosts[other], "-p", "udp")
 		l.hosts[other].lose(l.hosts[one], "-p", "udp")
 		hold(t, amount(20*time.Second, 5*time.Minute))
-		eventually(t, time.Minute, "/cluster names the link", func() bool {
+		eventually(t, patience, "/cluster names the link", func() bool {
 			warned = l.nodes[1].warnings()
 			return strings.Contains(warned, "UDP 7946 blocked from "+one.name+" to "+other.name) &&
 				strings.Contains(warned, "UDP 7946 blocked from "+other.name+" to "+one.name)

@@ -56,7 +56,7 @@ func moveClock(t *testing.T) {
 			lead, followers := roles(t, nodes)
 			victim := map[string]*lb{"leader": lead, "follower": followers[0]}[role]
 			victim.moveClock(t, by)
-			eventually(t, time.Minute, "the clock moves", func() bool { return (victim.clock(t) - by).Abs() < time.Hour })
+			eventually(t, patience, "the clock moves", func() bool { return (victim.clock(t) - by).Abs() < time.Hour })
 			hold(t, amount(time.Second, 20*time.Second))
 		}
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"sync"
@@ -13,8 +15,13 @@ import (
 	"lbnode/state"
 )
 
-// formsAtOnce is how many short forms run at a time; they mostly wait.
-const formsAtOnce = 6
+const (
+	// formsAtOnce is how many short forms run at a time; they mostly wait.
+	formsAtOnce = 6
+	// patience is how long anything may take. It says nothing of how long it
+	// should: that is logged.
+	patience = 3 * time.Minute
+)
 
 // TestFaults is the fault suite with real processes. Each form makes a cluster,
 // does something bad to it while requests and writes go on, and checks that no
@@ -88,19 +95,17 @@ func startTrial(t *testing.T, nodes []*lb, backends ...string) *trial {
 	pool := admin.PoolSpec{Name: "default", HealthCheck: admin.HealthCheck{ // half a minute to judge a backend unhealthy: a slow machine is no reason
 		Interval: state.Duration(2 * time.Second), Timeout: state.Duration(2 * time.Second), Fall: 15,
 	}}
-	if _, err := nodes[0].client.CreatePool(t.Context(), pool); err != nil {
-		t.Fatalf("cannot make the pool: %v", err)
-	}
+	client := nodes[0].client
+	insist(t, "the pool is made", func() error { _, err := client.CreatePool(t.Context(), pool); return err })
 	for i, url := range backends {
 		spec := admin.BackendSpec{Name: fmt.Sprintf("web-%d", i+1), URL: url}
-		if _, err := nodes[0].client.AddBackend(t.Context(), "default", spec); err != nil {
-			t.Fatalf("cannot add a backend: %v", err)
-		}
+		insist(t, spec.Name+" is added", func() error { _, err := client.AddBackend(t.Context(), "default", spec); return err })
 	}
-	if _, err := nodes[0].client.PutRoute(t.Context(), admin.Route{Path: "/", Pool: "default"}); err != nil {
-		t.Fatalf("cannot add a route: %v", err)
-	}
-	eventually(t, time.Minute, "all backends are healthy on all nodes", func() bool {
+	insist(t, "the route is made", func() error {
+		_, err := client.PutRoute(t.Context(), admin.Route{Path: "/", Pool: "default"})
+		return err
+	})
+	eventually(t, patience, "all backends are healthy on all nodes", func() bool {
 		return every(nodes, func(n *lb) bool {
 			healthy := 0
 			for _, h := range n.health() {
@@ -117,6 +122,17 @@ func startTrial(t *testing.T, nodes []*lb, backends ...string) *trial {
 		journal: &journal{},
 		watch:   startWatch(t, nodes),
 	}
+}
+
+// insist writes again and again, as on a machine so busy that the outcome stays
+// unknown, until it is done. Then it may have been done before.
+func insist(t *testing.T, what string, write func() error) {
+	t.Helper()
+	eventually(t, patience, what, func() bool {
+		err := write()
+		var problem *admin.Problem
+		return err == nil || errors.As(err, &problem) && problem.Status == http.StatusConflict
+	})
 }
 
 // end ends all that goes on and logs the figures, those of the form first.

@@ -108,7 +108,7 @@ func (w *watch) conclude(t *testing.T) string {
 // roles returns the leader and the others once all agree on it.
 func roles(t *testing.T, nodes []*lb) (lead *lb, followers []*lb) {
 	t.Helper()
-	eventually(t, time.Minute, "all agree on a leader", func() bool {
+	eventually(t, patience, "all agree on a leader", func() bool {
 		lead, followers = leader(nodes)
 		return lead != nil && every(nodes, func(n *lb) bool { v := n.view(); return v != nil && v.Leader == lead.name })
 	})
@@ -125,7 +125,7 @@ func whole(t *testing.T, nodes []*lb) time.Duration {
 			showAll(t, nodes)
 		}
 	}()
-	took := eventually(t, time.Minute, "the cluster is whole", func() bool { return isWhole(nodes) })
+	took := eventually(t, patience, "the cluster is whole", func() bool { return isWhole(nodes) })
 	done = true
 	return took
 }
