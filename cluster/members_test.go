@@ -382,6 +382,7 @@ func TestUnwillingVoterIsDemotedOnlyIfQuorumStays(t *testing.T) {
 
 // All machines were given other addresses at once.
 func TestAllNodesMoveAtOnce(t *testing.T) {
+	skipRaftRace(t)
 	t.Parallel()
 	nodes := startCluster(t, 3, nil)
 	propose(t, nodes[0], addBackend("web-1", 3001))
