@@ -58,6 +58,8 @@ type gossip struct {
 	log       *slog.Logger
 	library   *libraryLog
 
+	telling sync.Mutex // memberlist's UpdateNode is for one caller at a time
+
 	mu      sync.RWMutex
 	self    meta
 	members map[string]member // by node id, this node aside
@@ -148,6 +150,8 @@ func (g *gossip) join(addr netip.AddrPort) error {
 
 // tell changes what this node says of itself.
 func (g *gossip) tell(change func(*meta)) error {
+	g.telling.Lock()
+	defer g.telling.Unlock()
 	g.mu.Lock()
 	change(&g.self)
 	g.mu.Unlock()
