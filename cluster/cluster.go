@@ -254,6 +254,7 @@ func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 	}
 	for _, loop := range []func(context.Context){
 		c.formLoop, c.membersLoop, c.leaderLoop, c.quorumLoop, c.reportLoop, c.seedLoop, c.rejoinLoop, c.watchLoop,
+		c.diskLoop,
 	} {
 		c.running.Go(func() { loop(ctx) })
 	}

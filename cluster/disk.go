@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -101,6 +102,46 @@ func (d *disk) problems() []string {
 		return []string{"the disk takes no writes: " + reason(d.failed) + "; this node takes no part in writes until it does"}
 	}
 	return nil
+}
+
+// unfit is the error of a disk with which this node could not lead.
+func (d *disk) unfit() error {
+	if problems := d.problems(); len(problems) > 0 {
+		return errors.New(problems[0])
+	}
+	return nil
+}
+
+// diskLoop tries the disk again after it has failed, because a node that does not
+// lead may have nothing to store.
+func (c *Cluster) diskLoop(ctx context.Context) {
+	for pause(ctx, lookEvery) {
+		c.disk.retry(func() error { return tryToWrite(c.cfg.DataDir) })
+	}
+}
+
+// retry makes an attempt on a disk that has failed. It does not wait for it: the
+// disk may hang now.
+func (d *disk) retry(attempt func() error) {
+	d.mu.Lock()
+	failed := d.failed != nil && len(d.underway) == 0
+	d.mu.Unlock()
+	if failed {
+		go d.do(attempt)
+	}
+}
+
+// trialSize is far more than entries for some seconds take.
+const trialSize = 1 << 20
+
+// tryToWrite says whether a file in dir can be stored for good.
+func tryToWrite(dir string) error {
+	file, err := os.Create(filepath.Join(dir, "trial"))
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(make([]byte, trialSize))
+	return errors.Join(err, file.Sync(), file.Close(), os.Remove(file.Name()))
 }
 
 // guardedLog is a log store that fails when the disk hangs. Raft gives up

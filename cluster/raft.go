@@ -3,12 +3,10 @@ package cluster
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -47,7 +45,7 @@ type stores struct {
 // replica is one run of Raft over the stores. There is one at a time.
 type replica struct {
 	*raft.Raft
-	transport *raft.NetworkTransport
+	transport io.Closer
 }
 
 // raft is the Raft that runs now. It is not kept by anybody for long, because it
@@ -79,16 +77,7 @@ func (c *Cluster) startRaft() error {
 	if err != nil {
 		return err
 	}
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: (*addressBook)(c),
-		Logger:                c.library.hclog("raft"),
-		Stream:                &raftStream{Cluster: c, closed: make(chan struct{})},
-		MaxPool:               3,
-		// With more, a follower that refuses entries, as when its disk fails, may get
-		// none for as long as the leader leads (hashicorp/raft#612).
-		MaxRPCsInFlight: 1,
-		Timeout:         5 * time.Second,
-	})
+	transport := c.newRaftTransport()
 	running, err := raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, logs, c.stores.stable, c.stores.snapshots, transport)
 	if err != nil {
 		transport.Close()
@@ -111,57 +100,6 @@ func (c *Cluster) stopRaft() error {
 		return fmt.Errorf("cannot stop raft: %w%s", err, inBrackets(c.disk.problems()))
 	}
 	return nil
-}
-
-// raftStream carries the messages of one replica over the port that nodes share.
-type raftStream struct {
-	*Cluster
-	closed chan struct{}
-	once   sync.Once
-}
-
-// Accept implements net.Listener.
-func (s *raftStream) Accept() (net.Conn, error) { return s.mux.raft.accept(s.closed) }
-
-// Close implements net.Listener.
-func (s *raftStream) Close() error {
-	s.once.Do(func() { close(s.closed) })
-	return nil
-}
-
-// Addr implements net.Listener: the address that the others know this node by.
-func (s *raftStream) Addr() net.Addr { return net.TCPAddrFromAddrPort(s.raftAddr) }
-
-// Dial implements raft.StreamLayer.
-func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	clusterID := s.id.clusterID()
-	if clusterID == "" {
-		return nil, errors.New("this node is in no cluster yet")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return s.dialer.dial(ctx, string(address), append([]byte{raftConn}, clusterID...))
-}
-
-// addressBook gives Raft the addresses that nodes have now: one that came back
-// with another address is reached there before Raft's members are corrected. They
-// name the node: who came to the address of another must not be asked for its vote.
-type addressBook Cluster
-
-// ServerAddr implements raft.ServerAddressProvider. An error makes Raft use the
-// address that its own list of members has.
-func (b *addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	m, ok := b.gossip.find(string(id))
-	if m.ID == b.id.nodeID() { // what this node tells the others of itself
-		return raft.ServerAddress(m.RaftAddr), nil
-	}
-	if ok && m.State == Alive {
-		return raft.ServerAddress(named(m.ID, m.RaftAddr)), nil
-	}
-	if s, ok := findServer((*Cluster)(b).servers(), string(id)); ok {
-		return raft.ServerAddress(named(string(id), string(s.Address))), nil
-	}
-	return "", errors.New("neither known by gossip nor a member")
 }
 
 // admitRaft lets in the connections of this node's cluster only. An empty node
