@@ -1,52 +1,33 @@
 package proxy
 
 import (
-	"context"
 	"errors"
-	"net/http"
-	"slices"
+	"sync"
 	"time"
 
 	"lbnode/proxy/balance"
+	"lbnode/proxy/http1"
 )
 
 // maxAttempts bounds the backends that one request is sent to.
 const maxAttempts = 3
 
-// Why an exchange was ended from our side; seen as the cause of its context.
-var (
-	errBackendStalled = errors.New("the backend made no progress within the request timeout")
-	errClientStalled  = errors.New("the client made no progress within the request timeout")
-)
-
-// errBadAnswer is an answer, if a useless one: the backend has the request, and the
-// engine may still be sending it the body.
-var errBadAnswer = errors.New("the answer of the backend cannot be passed on")
-
-// connectError is a failure to connect to a backend, so that nothing of the
-// request was sent.
-type connectError struct{ error }
-
-// Unwrap gives what failed.
-func (e connectError) Unwrap() error { return e.error }
-
 // exchange is one client request on its way through a pool: which backends it was
 // sent to, and whether it may be sent to another.
 type exchange struct {
-	ctx      context.Context // the request's; done when it is over or given up
-	cancel   context.CancelCauseFunc
+	x        *http1.Exchange
 	pool     *pool
 	recorder Recorder
 	method   string
-	body     *requestBody // nil if the request has none
-	out      *response
-	watch    *watchdog
 
 	tried []*balance.Target // in order; the last one is the current one
 	room  [maxAttempts]*balance.Target
 	began time.Time // of the current attempt
 	code  int       // of the current attempt's answer, 0 until there is one
 }
+
+// exchanges are those that no request needs just now.
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 // first begins the first attempt. It returns nil if no backend is eligible.
 func (e *exchange) first() *balance.Target {
@@ -76,23 +57,25 @@ func (e *exchange) next(err error) *balance.Target {
 // repeatable says whether the request may go to another backend: nothing reached
 // the client, and either nothing was sent or sending it twice does no harm.
 func (e *exchange) repeatable(err error) bool {
-	if e.ctx.Err() != nil || e.out.begun() || errors.Is(err, errBadAnswer) {
+	if e.x.Begun() {
 		return false
 	}
-	return notSent(err) || idempotent(e.method) && !e.body.touched()
+	return notSent(err) || errors.Is(err, http1.ErrLost) && idempotent(e.method) && e.x.Whole()
 }
 
 func notSent(err error) bool {
-	var failed connectError
-	return errors.As(err, &failed)
+	var failed *http1.ConnectError
+	return errors.As(err, &failed) || errors.Is(err, http1.ErrFull)
 }
 
 // idempotent methods have the same effect however often they are sent (RFC 9110,
 // section 9.2.2).
 func idempotent(method string) bool {
-	return slices.Contains([]string{
-		http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete,
-	}, method)
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
 }
 
 func (e *exchange) begin(target *balance.Target) *balance.Target {
@@ -110,23 +93,4 @@ func (e *exchange) end() {
 	target := e.tried[len(e.tried)-1]
 	target.InFlight.Add(-1)
 	e.recorder.Attempt(e.pool.spec.Name, target.Name, e.code, time.Since(e.began))
-}
-
-// statusOf is the answer to a request that failed with err: whose fault it was.
-func (e *exchange) statusOf(err error) int {
-	var timeout interface{ Timeout() bool }
-	switch cause := context.Cause(e.ctx); {
-	case cause == errBackendStalled:
-		return http.StatusGatewayTimeout
-	case cause == errClientStalled:
-		return http.StatusRequestTimeout
-	case cause != nil:
-		return statusClientLeft
-	case e.body.failed():
-		return http.StatusBadRequest
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return http.StatusGatewayTimeout
-	default:
-		return http.StatusBadGateway
-	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"lbnode/proxy/balance"
+	"lbnode/proxy/http1"
 	"lbnode/state"
 )
 
@@ -21,7 +22,9 @@ type finding struct {
 	url     string
 	pool    *pool
 	local   *balance.Local
-	opinion *bool // of this node's probes; nil if it has none
+	via     *http1.Backend
+	connect state.Duration // that via was made with
+	opinion *bool          // of this node's probes; nil if it has none
 }
 
 // compile returns the pool for the spec, taking over what outlives a change.
@@ -72,8 +75,17 @@ func (p *Proxy) newStrategy(spec *state.Pool) balance.Strategy {
 func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 	f := p.findings[b.ID]
 	if f == nil || f.url != b.URL() {
+		if f != nil {
+			f.via.Close()
+		}
 		f = &finding{name: b.Name, url: b.URL(), local: &balance.Local{}}
 		p.findings[b.ID] = f
+	}
+	if timeouts := pool.spec.Timeouts; f.via == nil || f.connect != timeouts.Connect {
+		if f.via != nil {
+			f.via.Close()
+		}
+		f.via, f.connect = p.reach(b, f.local, timeouts), timeouts.Connect
 	}
 	f.pool = pool
 	return &balance.Target{
@@ -82,6 +94,7 @@ func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 		Protocol: b.Protocol,
 		Addr:     b.Addr(),
 		Weight:   b.Weight,
+		Via:      f.via,
 		Local:    f.local,
 	}
 }
@@ -99,6 +112,7 @@ func (p *Proxy) forget(old *table) {
 		}
 		for _, t := range pool.targets {
 			if f := p.findings[t.ID]; f != nil && f.pool == pool {
+				f.via.Close()
 				delete(p.findings, t.ID)
 			}
 		}

@@ -3,13 +3,14 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"lbnode/proxy/balance"
+	"lbnode/proxy/http1"
 	"lbnode/state"
 )
 
@@ -57,14 +58,14 @@ type Proxy struct {
 	config   Config
 	log      *slog.Logger
 	recorder Recorder
-	engine   *forwarder
-	server   *http.Server
-	cut      context.CancelFunc // ends every request
+	server   *http1.Server
+	tls      *tls.Config        // towards backends
+	ctx      context.Context    // of connecting to backends
+	cut      context.CancelFunc // ends it
 	serving  sync.WaitGroup     // one per listener
 
 	table    atomic.Pointer[table] // nil until the first view
 	draining atomic.Bool
-	active   atomic.Int64 // requests under way
 	meter    meter
 
 	mu         sync.Mutex // guards the fields below and all changes to pools
@@ -79,12 +80,13 @@ func New(config Config) *Proxy {
 		log:      cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
 		recorder: config.Recorder,
 		findings: map[string]*finding{},
+		tls:      &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(0), NextProtos: []string{"http/1.1"}},
 	}
 	if p.recorder == nil {
 		p.recorder = discard{}
 	}
-	p.engine = newForwarder(p.log, p.found)
-	p.server, p.cut = p.newServer()
+	p.ctx, p.cut = context.WithCancel(context.Background())
+	p.server = p.newServer()
 	return p
 }
 
@@ -157,14 +159,14 @@ func (p *Proxy) RequestsPerSecond() float64 { return p.meter.rate(time.Now()) }
 // Ready says whether the node takes traffic: it has a view and is not draining.
 func (p *Proxy) Ready() bool { return p.table.Load() != nil && !p.draining.Load() }
 
-// found is what the engine reports of each attempt to connect to a target; err is
+// found is what the engine reports of each attempt to connect to a backend; err is
 // why it failed. It costs nothing unless it changes something.
-func (p *Proxy) found(t *balance.Target, err error) {
-	if t.Unreachable.Load() == (err != nil) {
+func (p *Proxy) found(id string, local *balance.Local, err error) {
+	if local.Unreachable.Load() == (err != nil) || ownFault(err) {
 		return
 	}
-	if p.mark(t.ID, t.Local, err == nil, err) && err != nil && p.config.Suspect != nil {
-		p.config.Suspect(t.ID)
+	if p.mark(id, local, err == nil, err) && err != nil && p.config.Suspect != nil {
+		p.config.Suspect(id)
 	}
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"cmp"
 	"net/url"
 	"slices"
@@ -51,21 +52,37 @@ func (t *table) pool(name string) *pool {
 // route finds the pool for the value of a Host field and an unescaped path: a
 // route for the host goes before one for any host, then the longest path wins.
 // It returns nil if no route covers them.
-func (t *table) route(host, path string) *pool {
-	host = withoutPort(host)
-	if pool := longest(t.hosts[plainHost(host)], path); pool != nil {
-		return pool
+func (t *table) route(host, path []byte) *pool {
+	if bytes.IndexByte(path, '%') >= 0 {
+		path = []byte(unescaped(string(path)))
+	}
+	var room [255]byte
+	if name := appendLower(room[:0], bytes.TrimSuffix(withoutPort(host), []byte("."))); len(name) > 0 {
+		if pool := longest(t.hosts[string(name)], path); pool != nil {
+			return pool
+		}
 	}
 	return longest(t.hosts[""], path)
 }
 
-func longest(routes []route, path string) *pool {
+func longest(routes []route, path []byte) *pool {
 	for _, r := range routes {
-		if rest, ok := strings.CutPrefix(path, r.path); ok && (rest == "" || rest[0] == '/') {
+		n := len(r.path)
+		if n <= len(path) && string(path[:n]) == r.path && (n == len(path) || path[n] == '/') {
 			return r.pool
 		}
 	}
 	return nil
+}
+
+func appendLower(out, name []byte) []byte {
+	for _, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 // plainHost gives the one form of a host name that may be written in several.
@@ -73,20 +90,22 @@ func plainHost(host string) string { return strings.ToLower(strings.TrimSuffix(h
 
 // withoutPort gives the host of host:port, and of [host]:port the host without the
 // brackets.
-func withoutPort(host string) string {
-	if rest, ok := strings.CutPrefix(host, "["); ok {
-		host, _, _ = strings.Cut(rest, "]")
+func withoutPort(host []byte) []byte {
+	if len(host) > 0 && host[0] == '[' {
+		host, _, _ = bytes.Cut(host[1:], []byte("]"))
 		return host
 	}
-	host, _, _ = strings.Cut(host, ":")
+	host, _, _ = bytes.Cut(host, []byte(":"))
 	return host
 }
 
 // plainPath gives the form of a route's path that requests' paths are compared
 // with. A path that cannot be unescaped is taken as it is.
-func plainPath(path string) string {
-	if unescaped, err := url.PathUnescape(path); err == nil {
-		path = unescaped
+func plainPath(path string) string { return strings.TrimRight(unescaped(path), "/") }
+
+func unescaped(path string) string {
+	if plain, err := url.PathUnescape(path); err == nil {
+		return plain
 	}
-	return strings.TrimRight(path, "/")
+	return path
 }

@@ -55,12 +55,12 @@ func TestRoutes(t *testing.T) {
 		{"other", "/shopping", "any"},
 	}
 	for _, test := range tests {
-		got := table.route(test.host, test.path)
+		got := table.route([]byte(test.host), []byte(test.path))
 		if got == nil || got.spec.Name != test.want {
 			t.Errorf("%s%s: got %v, want pool %s", test.host, test.path, got, test.want)
 		}
 	}
-	if got := newTable(routes[2:], pools).route("other", "/api"); got != nil {
+	if got := newTable(routes[2:], pools).route([]byte("other"), []byte("/api")); got != nil {
 		t.Errorf("got pool %s for a host without a route, want none", got.spec.Name)
 	}
 }
@@ -80,7 +80,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"GET / HTTP/1.1\r\nHost: a.example\r\n", "HTTP/1.1 200", ""},
 		{"GET http://a.example HTTP/1.1\r\nHost: other\r\n", "HTTP/1.1 200", ""},
-		{"GET / HTTP/1.0\r\n", "HTTP/1.0 404", "no_route"},
+		{"GET / HTTP/1.0\r\n", "HTTP/1.1 404", "no_route"},
 		{"GET / HTTP/1.1\r\nHost: b.example\r\n", "HTTP/1.1 404", "no_route"},
 		{"GET / HTTP/1.1\r\nHost: empty.example\r\n", "HTTP/1.1 503", "no_backend"},
 		{"CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n", "HTTP/1.1 405", "method"},
@@ -244,7 +244,7 @@ func TestFindingsAreForgottenWithTheAddress(t *testing.T) {
 	elsewhere.ID, elsewhere.Name = "id-a", "a"
 	stale := p.table.Load().pools[state.DefaultPool].targets[0]
 	p.SetView(viewOf(nil, poolOf(state.DefaultPool, elsewhere, b.backend())))
-	p.found(stale, http.ErrServerClosed) // a late failure at the old address
+	p.found(stale.ID, stale.Local, http.ErrServerClosed) // a late failure at the old address
 	if got, want := answering(t, url), map[string]int{"moved": 6, "b": 6}; !maps.Equal(got, want) {
 		t.Errorf("at another address: got answers %v, want %v", got, want)
 	}

@@ -25,6 +25,8 @@ type Target struct {
 	Addr string
 	// Weight is the target's share beside the others', at least 1.
 	Weight int
+	// Via is how the data plane reaches it. Strategies do not look at it.
+	Via any
 	*Local
 }
 

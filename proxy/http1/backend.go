@@ -1,0 +1,277 @@
+package http1
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errStale is a connection to a backend that ended before it was used again.
+// Nothing was sent.
+var errStale = errors.New("the connection had ended")
+
+// ErrFull is a backend with as many connections and waiting requests as it may have.
+// Nothing was sent.
+var ErrFull = errors.New("the backend has as many connections as it may have")
+
+// ConnectError is a failure to connect to a backend. Nothing was sent.
+type ConnectError struct{ Err error }
+
+// Error implements error.
+func (e *ConnectError) Error() string { return "cannot connect: " + e.Err.Error() }
+
+// Unwrap gives what failed.
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// BackendConfig says how a backend is reached. It is not changed once used.
+type BackendConfig struct {
+	Addr    string        // host:port
+	TLS     *tls.Config   // nil for plain TCP
+	Connect time.Duration // bounds connecting, and waiting for a connection; 0: no bound
+	Idle    time.Duration // after which an unused connection is closed; 0: never
+	Conns   int           // open at once; 0: no bound
+	Waiting int           // requests that may wait for one of Conns
+	// Found, unless nil, is told what each attempt to connect came to.
+	Found func(err error)
+}
+
+// Backend is the connections to one backend: those that are idle, the last used
+// first, and the right to open more. All methods may be called concurrently.
+type Backend struct {
+	config BackendConfig
+	dialer net.Dialer
+	shards []shard
+	open   atomic.Int64
+	done   atomic.Bool
+
+	mu      sync.Mutex
+	waiting []chan struct{} // each gets one turn
+}
+
+// shard is a part of the idle connections, so that cores do not wait for each other.
+type shard struct {
+	mu   sync.Mutex
+	idle []*upstream
+	_    [64]byte // keeps shards out of each other's cache lines
+}
+
+// NewBackend returns a backend without connections.
+func NewBackend(config BackendConfig) *Backend {
+	return &Backend{config: config, shards: make([]shard, runtime.GOMAXPROCS(0))}
+}
+
+// get returns an idle connection, preferably of that shard, or else opens one.
+func (b *Backend) get(ctx context.Context, shard int) (*upstream, error) {
+	if u := b.idle(shard); u != nil { // ahead of those that wait, if it is that quick
+		return u, nil
+	}
+	if b.config.Conns > 0 {
+		return b.getBounded(ctx, shard)
+	}
+	b.open.Add(1)
+	return b.dial(ctx)
+}
+
+func (b *Backend) idle(shard int) *upstream {
+	for i := range b.shards {
+		if u := b.shards[(shard+i)%len(b.shards)].pop(); u != nil {
+			return u
+		}
+	}
+	return nil
+}
+
+func (s *shard) pop() *upstream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := len(s.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	u := s.idle[last]
+	s.idle[last] = nil
+	s.idle = s.idle[:last]
+	return u
+}
+
+// dial opens a connection, the TLS handshake included, since a backend that fails
+// it is as little use as one that refuses. It is counted as open already.
+func (b *Backend) dial(ctx context.Context) (*upstream, error) {
+	if b.config.Connect > 0 {
+		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
+		defer cancel()
+		ctx = limited
+	}
+	var conn net.Conn
+	var err error
+	if b.config.TLS != nil {
+		conn, err = (&tls.Dialer{NetDialer: &b.dialer, Config: b.config.TLS}).DialContext(ctx, "tcp", b.config.Addr)
+	} else {
+		conn, err = b.dialer.DialContext(ctx, "tcp", b.config.Addr)
+	}
+	if b.config.Found != nil && !errors.Is(err, context.Canceled) {
+		b.config.Found(err)
+	}
+	if err != nil {
+		b.closed()
+		return nil, &ConnectError{err}
+	}
+	return newUpstream(conn, b), nil
+}
+
+// put takes a connection back that has carried a whole exchange and nothing more.
+func (b *Backend) put(u *upstream, shard int, now int64) {
+	u.release()
+	u.used, u.since = true, now
+	s := &b.shards[shard%len(b.shards)]
+	s.mu.Lock()
+	s.idle = append(s.idle, u)
+	s.mu.Unlock()
+	if b.done.Load() {
+		b.Close()
+		return
+	}
+	if b.config.Conns > 0 {
+		b.nextTurn()
+	}
+}
+
+// getBounded waits for its turn where the number of connections is bounded.
+func (b *Backend) getBounded(ctx context.Context, shard int) (*upstream, error) {
+	if b.config.Connect > 0 {
+		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
+		defer cancel()
+		ctx = limited
+	}
+	for again := false; ; again = true {
+		u, turn, err := b.claim(shard, again)
+		switch {
+		case err != nil:
+			return nil, err
+		case u != nil:
+			return u, nil
+		case turn == nil:
+			return b.dial(ctx)
+		}
+		select {
+		case <-turn: // somebody who did not wait may be faster still
+		case <-ctx.Done():
+			b.leave(turn)
+			return nil, ErrFull
+		}
+	}
+}
+
+// claim returns an idle connection, or else what to wait for, which is nil if a
+// connection may be opened. Who had a turn already comes before all others.
+func (b *Backend) claim(shard int, again bool) (u *upstream, turn chan struct{}, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if again || len(b.waiting) == 0 {
+		if u := b.idle(shard); u != nil {
+			return u, nil, nil
+		}
+		if b.reserve() {
+			return nil, nil, nil
+		}
+	}
+	turn = make(chan struct{}, 1)
+	switch {
+	case again:
+		b.waiting = slices.Insert(b.waiting, 0, turn)
+	case len(b.waiting) >= b.config.Waiting:
+		return nil, nil, ErrFull
+	default:
+		b.waiting = append(b.waiting, turn)
+	}
+	return nil, turn, nil
+}
+
+// reserve counts a connection that is to be opened, if there may be one more.
+func (b *Backend) reserve() bool {
+	for {
+		open := b.open.Load()
+		if open >= int64(b.config.Conns) {
+			return false
+		}
+		if b.open.CompareAndSwap(open, open+1) {
+			return true
+		}
+	}
+}
+
+// leave takes one that waits out of the queue. A turn that it has got already is
+// passed on.
+func (b *Backend) leave(turn chan struct{}) {
+	b.mu.Lock()
+	i := slices.Index(b.waiting, turn)
+	if i >= 0 {
+		b.waiting = slices.Delete(b.waiting, i, i+1)
+	}
+	b.mu.Unlock()
+	if i < 0 {
+		b.nextTurn()
+	}
+}
+
+// nextTurn wakes the one that has waited longest.
+func (b *Backend) nextTurn() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.waiting) > 0 {
+		b.waiting[0] <- struct{}{}
+		b.waiting = b.waiting[1:]
+	}
+}
+
+// closed counts a connection that is open no more.
+func (b *Backend) closed() {
+	b.open.Add(-1)
+	if b.config.Conns > 0 {
+		b.nextTurn()
+	}
+}
+
+// expire closes connections that were idle for too long.
+func (b *Backend) expire(now int64) {
+	if b.config.Idle == 0 {
+		return
+	}
+	for i := range b.shards {
+		for _, u := range b.shards[i].expire(now, b.config.Idle) {
+			u.close()
+		}
+	}
+}
+
+// expire takes out the oldest. The last used stand last.
+func (s *shard) expire(now int64, limit time.Duration) []*upstream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for n < len(s.idle) && s.idle[n].expired(now, limit) {
+		n++
+	}
+	old := append([]*upstream(nil), s.idle[:n]...)
+	rest := copy(s.idle, s.idle[n:])
+	clear(s.idle[rest:])
+	s.idle = s.idle[:rest]
+	return old
+}
+
+// Close closes idle connections, now and from now on. Exchanges under way end as
+// they would.
+func (b *Backend) Close() {
+	b.done.Store(true)
+	for shard := range b.shards {
+		for u := b.shards[shard].pop(); u != nil; u = b.shards[shard].pop() {
+			u.close()
+		}
+	}
+}

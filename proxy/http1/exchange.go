@@ -1,0 +1,403 @@
+package http1
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Why an attempt failed, besides ConnectError, ErrFull and a *Fault of the client's
+// body.
+var (
+	// ErrLost is a connection that broke before an answer came. The backend may have
+	// acted on the request.
+	ErrLost = errors.New("the connection was lost before an answer came")
+	// ErrBadAnswer is an answer that cannot be passed on.
+	ErrBadAnswer = errors.New("the answer cannot be passed on")
+	// ErrBackendStalled is an exchange in which it was for the backend to go on.
+	ErrBackendStalled = errors.New("the backend made no progress in time")
+	// ErrClientStalled is one in which it was for the client.
+	ErrClientStalled = errors.New("the client made no progress in time")
+	// ErrClientLeft is a client that is there no more.
+	ErrClientLeft = errors.New("the client left")
+	// ErrCut is an answer that broke off after it had begun. The client's connection is
+	// closed so that it can tell.
+	ErrCut = errors.New("the answer was cut short")
+)
+
+// Exchange is one request and its answer, which a Handler gives by Forward or Refuse.
+// It is used by one goroutine, and not after the handler has returned.
+type Exchange struct {
+	session  *session
+	request  Request
+	response Response
+	head     []byte // that the request's offsets are of
+	held     []byte // head's memory, if it is not the session's buffer
+	out      []byte // what a backend is sent: the head, and as much of the body as there is
+	outlet   outlet
+	answer   body // of the backend
+	source   body // of the client
+	upload   *upload
+
+	id        [maxRequestID]byte
+	idLength  int
+	closing   bool // the client's connection ends with this exchange
+	streams   bool // some of the request's body is still to come
+	upgrading bool
+	begun     bool // something was sent to the client
+	touched   bool // some of the body was taken that nobody has any more
+	interim   int
+	status    int
+	bytesOut  int64
+}
+
+// Method is such as GET. It is in the letters that the client wrote.
+func (x *Exchange) Method() []byte { return x.request.Method(x.head) }
+
+// Host is what the request is for, and maybe a port; empty for an HTTP/1.0 client that
+// names none.
+func (x *Exchange) Host() []byte { return x.request.Host(x.head) }
+
+// Path is still escaped, and without the query.
+func (x *Exchange) Path() []byte { return x.request.Path(x.head) }
+
+// Old says whether the client speaks HTTP/1.0.
+func (x *Exchange) Old() bool { return x.request.old }
+
+// Asterisk says whether the request is for the server itself: OPTIONS *.
+func (x *Exchange) Asterisk() bool { return x.request.form == asteriskForm }
+
+// Status is the final answer's; 0 until there is one.
+func (x *Exchange) Status() int { return x.status }
+
+// Begun says whether the client was sent anything, be it an interim answer.
+func (x *Exchange) Begun() bool { return x.begun }
+
+// Whole says whether the request can be sent again: none of its body is gone.
+func (x *Exchange) Whole() bool { return !x.touched }
+
+// Forward sends the request to the backend and passes its answer on. The exchange
+// fails when neither side makes progress for the timeout. If nothing was sent to the
+// client, another Forward, or a Refuse, may follow an error.
+func (x *Exchange) Forward(ctx context.Context, to *Backend, timeout time.Duration) error {
+	x.prepare()
+	for {
+		x.session.arm(timeout)
+		u := to.idle(x.session.shard)
+		if u == nil {
+			var err error
+			if u, err = x.connect(ctx, to); err != nil {
+				return err
+			}
+		}
+		if err := x.attempt(u); err != errStale {
+			return err
+		}
+	}
+}
+
+// connect gets a connection that is not there yet.
+func (x *Exchange) connect(ctx context.Context, to *Backend) (*upstream, error) {
+	s := x.session
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.connecting.Store(&cancel)
+	u, err := to.get(ctx, s.shard)
+	s.connecting.Store(nil)
+	if s.watch.hasExpired() {
+		if u != nil {
+			u.close()
+		}
+		return nil, x.stalled(ErrLost)
+	}
+	return u, err
+}
+
+// prepare writes what is sent to a backend, once for all attempts.
+func (x *Exchange) prepare() {
+	if len(x.out) > 0 {
+		return
+	}
+	x.upgrading = x.request.wantsWebSocket(x.head)
+	x.out = x.appendRequest(borrow(smallBuffer)[:0])
+	if x.request.hasBody() {
+		x.takeBody()
+	}
+}
+
+// takeBody adds the body to the request if all of it is there, which saves a second
+// goroutine.
+func (x *Exchange) takeBody() {
+	s, r := x.session, &x.request
+	x.streams = true
+	if r.chunked || r.length > smallBuffer || s.in.len() < len(x.head)+int(r.length) && (r.expects || !s.pollBody(x)) {
+		x.detach()
+		return
+	}
+	x.out = append(x.out, s.in.bytes()[len(x.head):len(x.head)+int(r.length)]...)
+	s.taken = len(x.head) + int(r.length)
+	x.streams = false
+}
+
+// detach makes the session's buffer free for the body.
+func (x *Exchange) detach() {
+	in := &x.session.in
+	rest := in.bytes()[len(x.head):]
+	x.held = in.mem
+	in.buffer, in.size = buffer{}, largeBuffer
+	if len(rest) > 0 {
+		in.to = copy(in.room(max(len(rest), largeBuffer)), rest)
+	}
+	x.session.taken = 0
+	framing := byCount
+	if x.request.chunked {
+		framing = byChunks
+	}
+	x.source.begin(in, framing, x.request.length, &x.session.server.config.Limits)
+}
+
+// attempt carries the exchange out over one connection.
+func (x *Exchange) attempt(u *upstream) error {
+	s := x.session
+	s.upstream.Store(u)
+	reuse, err := x.over(u)
+	s.upstream.Store(nil)
+	if s.watch.hasExpired() {
+		err = x.stalled(err)
+	}
+	if x.upload != nil {
+		x.endUpload(u, reuse)
+		reuse = reuse && x.upload == nil
+	}
+	if err != nil || !reuse || s.watch.hasExpired() {
+		u.close()
+		return err
+	}
+	u.backend.put(u, s.shard, s.server.now.Load())
+	return nil
+}
+
+// over says whether the connection may be used again.
+func (x *Exchange) over(u *upstream) (reuse bool, err error) {
+	if x.streams {
+		if !u.quiet() {
+			return false, errStale
+		}
+		x.startUpload(u)
+		err = u.fill()
+	} else if sent, failed := u.exchange(x.out); failed != nil && !sent {
+		return false, errStale
+	} else {
+		err = failed
+	}
+	x.response.Reset(&x.session.server.config.Limits)
+	for {
+		if err != nil {
+			return false, x.lost(err)
+		}
+		final, err := x.receive(u)
+		if err != nil || final {
+			return x.pass(u, err)
+		}
+	}
+}
+
+// lost says why there is no answer.
+func (x *Exchange) lost(err error) error {
+	if up := x.upload; up != nil {
+		if fault := up.fault(); fault != nil {
+			return fault
+		}
+	}
+	return errors.Join(ErrLost, err)
+}
+
+// stalled says who was waited for when the exchange took too long.
+func (x *Exchange) stalled(err error) error {
+	switch {
+	case x.session.gone.Load():
+		return ErrClientLeft
+	case err == nil:
+		return nil
+	case x.begun && x.status > 0:
+		return ErrCut
+	case x.upload != nil && x.upload.waiting.Load():
+		return ErrClientStalled
+	}
+	return ErrBackendStalled
+}
+
+// receive reads the head of an answer, and relays it if it is an interim one.
+func (x *Exchange) receive(u *upstream) (final bool, err error) {
+	r := &x.response
+	for {
+		n, err := r.Parse(u.bytes())
+		switch {
+		case err != nil:
+			return false, errors.Join(ErrBadAnswer, err)
+		case n > 0 && r.status >= 200, n > 0 && r.status == http.StatusSwitchingProtocols:
+			return true, nil
+		case n > 0:
+			if err := x.relay(u, n); err != nil {
+				return false, err
+			}
+			if u.len() > 0 {
+				continue
+			}
+		}
+		if err := u.fill(); err != nil {
+			return false, x.lost(err)
+		}
+	}
+}
+
+// relay passes an interim answer on. It is no progress, or else a backend could hold
+// a request for ever with them.
+func (x *Exchange) relay(u *upstream, n int) error {
+	r := &x.response
+	x.interim++
+	wanted := !x.request.old && x.interim <= x.session.server.config.Limits.Interim &&
+		(r.status != http.StatusContinue || x.request.expects)
+	if wanted {
+		x.outlet.open(x.session.conn, false)
+		x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), noBody)
+		x.begun = true
+		if err := x.outlet.flush(); err != nil {
+			return ErrClientLeft
+		}
+	}
+	u.use(n)
+	r.Reset(r.limits)
+	return nil
+}
+
+// pass passes the final answer on.
+func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
+	if err != nil {
+		return false, err
+	}
+	r := &x.response
+	if r.status == http.StatusSwitchingProtocols {
+		if !x.upgrading || !r.websocket {
+			return false, errors.Join(ErrBadAnswer, errors.New("it switches to a protocol that was not asked for"))
+		}
+		return false, x.tunnel(u)
+	}
+	framing := r.framing(x.Method())
+	out := x.outward(framing)
+	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.draining.Load()
+	x.status, x.begun = r.status, true
+	x.session.touch()
+	x.outlet.open(x.session.conn, out == byChunks)
+	x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), out)
+	u.use(r.at)
+	x.answer.begin(&u.inlet, framing, r.length, r.limits)
+	if err := x.pump(); err != nil {
+		x.session.abort()
+		return false, err
+	}
+	x.bytesOut = x.answer.count
+	return framing != byClose && r.persists() && u.len() == 0 && !x.surplus(), nil
+}
+
+// surplus says whether an answer that has no body announces one, which may follow.
+func (x *Exchange) surplus() bool {
+	r := &x.response
+	return r.status == http.StatusNoContent && (r.encodings > 0 || r.length > 0) ||
+		r.encodings > 0 && r.framing(x.Method()) == noBody
+}
+
+// outward is how the body's end is told to the client.
+func (x *Exchange) outward(framing framing) framing {
+	switch {
+	case framing != byChunks && framing != byClose:
+		return framing
+	case x.request.old:
+		return byClose
+	}
+	return byChunks
+}
+
+// pump passes the body on as it comes.
+func (x *Exchange) pump() error {
+	b, s := &x.answer, x.session
+	for {
+		data, err := b.next()
+		switch {
+		case err != nil:
+			return errors.Join(ErrCut, err)
+		case len(data) > 0:
+			err = x.outlet.write(data)
+		case b.ended:
+			x.outlet.end(b)
+			b.finish()
+			if err := x.outlet.flush(); err != nil {
+				return ErrClientLeft
+			}
+			return nil
+		default:
+			if err = x.outlet.flush(); err == nil {
+				s.touch()
+				if err := b.more(); err != nil {
+					return errors.Join(ErrCut, err)
+				}
+			}
+		}
+		if err != nil {
+			return ErrClientLeft
+		}
+		s.touch()
+	}
+}
+
+// Refuse answers with a short text instead of a backend's answer. The connection
+// goes on if the next request on it may fare better and can be found.
+func (x *Exchange) Refuse(status int, text string) {
+	keep := status == http.StatusOK || status == http.StatusNotFound || status == http.StatusBadGateway || status == http.StatusServiceUnavailable
+	x.closing = x.closing || !keep || x.request.hasBody() && x.session.taken == 0 || x.session.server.draining.Load()
+	x.status, x.begun = status, true
+	out := append(x.outlet.head(), "HTTP/1.1 "...)
+	out = strconv.AppendInt(out, int64(status), 10)
+	out = append(out, ' ')
+	out = append(out, http.StatusText(status)...)
+	out = append(out, "\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"...)
+	if status == http.StatusMethodNotAllowed {
+		out = append(out, "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n"...)
+	}
+	out = appendField(out, "Date", *x.session.server.date.Load())
+	out = append(out, "Content-Length: "...)
+	if text != "" {
+		text += "\n"
+	}
+	out = strconv.AppendInt(out, int64(len(text)), 10)
+	out = append(out, "\r\n"...)
+	out = append(x.appendConnection(out), "\r\n"...)
+	if string(x.Method()) != http.MethodHead {
+		out = append(out, text...)
+		x.bytesOut = int64(len(text))
+	}
+	x.outlet.open(x.session.conn, false)
+	x.outlet.mem = out
+	x.session.conn.SetWriteDeadline(time.Now().Add(lastWords))
+	if x.outlet.flush() != nil {
+		x.closing = true
+	}
+	x.session.conn.SetWriteDeadline(time.Time{})
+}
+
+// reset makes it ready for the next request.
+func (x *Exchange) reset() {
+	if x.out != nil {
+		giveBack(x.out[:0])
+	}
+	if x.held != nil {
+		giveBack(x.held)
+	}
+	x.outlet.close()
+	x.answer.in, x.source.in = nil, nil
+	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
+	x.idLength, x.interim, x.status, x.bytesOut = 0, 0, 0, 0
+	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false
+}

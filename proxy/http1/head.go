@@ -1,0 +1,214 @@
+package http1
+
+import "bytes"
+
+// span is a part of the buffer that a head stands in.
+type span struct{ from, to int32 }
+
+func (s span) of(b []byte) []byte { return b[s.from:s.to] }
+func (s span) empty() bool        { return s.from == s.to }
+
+// field is one header line.
+type field struct {
+	name, value span
+	is          known
+}
+
+// head is what requests and responses have in common: lines, read into offsets of
+// a buffer that the caller owns and may move.
+type head struct {
+	fields []field
+
+	at     int // where the first line begins that is not read yet
+	seen   int // up to where that line's end was looked for
+	titled bool
+	ended  bool
+
+	lengths   int   // Content-Length lines
+	length    int64 // what they say
+	encodings int   // Transfer-Encoding lines
+	chunked   bool  // one says chunked, no more
+	close     bool  // Connection says close
+	keepAlive bool  // Connection says keep-alive
+	upgrades  bool  // Connection says upgrade
+	named     bool  // Connection names other fields
+	old       bool  // HTTP/1.0
+}
+
+func (h *head) reset() { *h = head{fields: h.fields[:0]} }
+
+// line finds the next line of b, without its end. It returns more if it is not all
+// there.
+func (h *head) line(b []byte, limit int) (line span, more bool, err error) {
+	i := bytes.IndexByte(b[h.seen:], '\n')
+	if i < 0 {
+		h.seen = len(b)
+		if len(b) > limit {
+			return span{}, false, errLargeHead
+		}
+		return span{}, true, nil
+	}
+	end := h.seen + i
+	if end >= limit {
+		return span{}, false, errLargeHead
+	}
+	if end == h.at || b[end-1] != '\r' {
+		return span{}, false, errBareLF
+	}
+	line = span{int32(h.at), int32(end - 1)}
+	h.at, h.seen = end+1, end+1
+	return line, false, nil
+}
+
+// readFields reads lines up to the empty one.
+func (h *head) readFields(b []byte, limits *Limits) (more bool, err error) {
+	for !h.ended {
+		line, more, err := h.line(b, limits.Head)
+		switch {
+		case more || err != nil:
+			return more, err
+		case line.empty():
+			h.ended = true
+		case len(h.fields) >= limits.Fields:
+			return false, errManyFields
+		default:
+			f, err := readField(b, line)
+			if err != nil {
+				return false, err
+			}
+			h.fields = append(h.fields, f)
+			if err := h.note(b, f); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// readField reads a line (RFC 9112, section 5).
+func readField(b []byte, line span) (field, error) {
+	at := int(line.from)
+	if blank(b[at]) {
+		return field{}, errFolded
+	}
+	end := int(line.to)
+	for at < end && isToken[b[at]] {
+		at++
+	}
+	if at == int(line.from) || at == end || b[at] != ':' {
+		return field{}, errName
+	}
+	name := span{line.from, int32(at)}
+	from, to := trim(b, at+1, end)
+	if !text(b[from:to]) {
+		return field{}, errValue
+	}
+	return field{name, span{int32(from), int32(to)}, identify(name.of(b))}, nil
+}
+
+// note takes from a field what says where the message ends and what becomes of the
+// connection.
+func (h *head) note(b []byte, f field) error {
+	value := f.value.of(b)
+	switch f.is {
+	case contentLength:
+		n, ok := decimal(value)
+		if !ok || h.lengths > 0 && n != h.length {
+			return errLength
+		}
+		h.lengths, h.length = h.lengths+1, n
+	case transferEncoding:
+		h.encodings++
+		h.chunked = h.encodings == 1 && equalFold(value, "chunked")
+	case connection:
+		h.noteConnection(value)
+	}
+	return nil
+}
+
+func (h *head) noteConnection(list []byte) {
+	for len(list) > 0 {
+		var option []byte
+		option, list = nextItem(list)
+		switch {
+		case len(option) == 0:
+		case equalFold(option, "close"):
+			h.close = true
+		case equalFold(option, "keep-alive"):
+			h.keepAlive = true
+		case equalFold(option, "upgrade"):
+			h.upgrades = true
+		default:
+			h.named = true
+		}
+	}
+}
+
+// checkFraming applies what holds for requests and responses alike (RFC 9112,
+// sections 6.1 to 6.3).
+func (h *head) checkFraming() error {
+	switch {
+	case h.encodings == 0:
+		return nil
+	case !h.chunked:
+		return errEncoding
+	case h.lengths > 0:
+		return errBoth
+	case h.old:
+		return errOldEncoding
+	}
+	return nil
+}
+
+// persists says whether the connection may carry another message after this one
+// (RFC 9112, section 9.3).
+func (h *head) persists() bool { return !h.close && (!h.old || h.keepAlive) }
+
+// namedByConnection says whether Connection makes a field one for this hop only.
+func (h *head) namedByConnection(b []byte, name []byte) bool {
+	if !h.named {
+		return false
+	}
+	for _, f := range h.fields {
+		if f.is != connection {
+			continue
+		}
+		for list := f.value.of(b); len(list) > 0; {
+			var option []byte
+			if option, list = nextItem(list); bytes.EqualFold(option, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// find returns the first field of that kind.
+func (h *head) find(is known) (field, bool) {
+	for _, f := range h.fields {
+		if f.is == is {
+			return f, true
+		}
+	}
+	return field{}, false
+}
+
+// version reads HTTP/1.x. Of other versions that are well-formed the fault is
+// errVersion.
+func version(b []byte) (old bool, err error) {
+	switch string(b) {
+	case "HTTP/1.1":
+		return false, nil
+	case "HTTP/1.0":
+		return true, nil
+	}
+	if len(b) != len("HTTP/1.1") || string(b[:5]) != "HTTP/" || b[6] != '.' || !digit(b[5]) || !digit(b[7]) {
+		return false, errRequestLine
+	}
+	if b[5] != '1' {
+		return false, errVersion
+	}
+	return false, nil // a later minor version is spoken to as 1.1 (RFC 9110, section 2.5)
+}
+
+func digit(c byte) bool { return '0' <= c && c <= '9' }

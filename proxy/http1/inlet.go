@@ -1,0 +1,134 @@
+package http1
+
+import (
+	"errors"
+	"io"
+	"net"
+	"syscall"
+)
+
+// inlet reads from a connection into a buffer. It waits without one: a connection
+// on which nothing comes holds no buffer.
+type inlet struct {
+	buffer
+	conn net.Conn
+	raw  syscall.RawConn // nil if the connection is not the kernel's own
+	size int             // of the buffer
+
+	try func(fd uintptr) bool // tryRead, made once
+	err error                 // what the last try came to
+}
+
+func (in *inlet) open(conn net.Conn, size int) {
+	in.conn, in.size = conn, size
+	in.raw = rawConn(conn)
+	in.try = in.tryRead
+}
+
+func rawConn(conn net.Conn) syscall.RawConn {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			return raw
+		}
+	}
+	return nil
+}
+
+// fill waits for at least one byte more.
+func (in *inlet) fill() error {
+	if in.raw == nil {
+		n, err := in.conn.Read(in.room(in.size))
+		in.to += n
+		if n > 0 {
+			return nil
+		}
+		return err
+	}
+	if err := in.raw.Read(in.try); err != nil {
+		return err
+	}
+	return in.err
+}
+
+// tryRead reads if there is something, and says whether that is settled.
+func (in *inlet) tryRead(fd uintptr) bool {
+	n, err := recv(fd, in.room(in.size))
+	if err == syscall.EAGAIN {
+		in.release()
+		return false
+	}
+	in.to += max(n, 0)
+	in.err = readError(n, err)
+	return true
+}
+
+// poll reads what is there without waiting. It says whether it got anything; err
+// tells of a connection that has ended or failed.
+func (in *inlet) poll() bool {
+	if in.raw == nil {
+		return false
+	}
+	before := in.len()
+	in.err = nil
+	if err := in.raw.Read(func(fd uintptr) bool { in.tryRead(fd); return true }); err != nil {
+		in.err = err
+	}
+	return in.len() > before
+}
+
+func readError(n int, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return io.EOF
+	}
+	return nil
+}
+
+// recv reads from a socket that does not block.
+func recv(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(fd), b)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+// send writes to a socket that does not block. It returns less than all, and no
+// error, if the socket takes no more.
+func send(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), b)
+		switch err {
+		case nil:
+			return n, nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, nil
+		default:
+			return 0, err
+		}
+	}
+}
+
+// left says whether the peer of a connection is gone, or has at least sent its last
+// byte, by a look that takes nothing.
+func left(raw syscall.RawConn) (gone, ended bool) {
+	if raw == nil {
+		return false, false
+	}
+	raw.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		ended = err == nil && n == 0
+		gone = err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return gone, ended
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}

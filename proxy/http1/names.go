@@ -1,0 +1,143 @@
+package http1
+
+// known is a field whose name the engine knows; 0 is any other.
+type known uint8
+
+const (
+	other known = iota
+	host
+	connection
+	contentLength
+	transferEncoding
+	te
+	trailer
+	upgrade
+	expect
+	keepAlive
+	proxyConnection
+	proxyAuthenticate
+	proxyAuthorization
+	http2Settings
+	proxyField
+	forwarded
+	realIP
+	requestID
+	forwardedFor
+	forwardedProto
+	forwardedHost
+	forwardedOther // X-Forwarded-anything, or a name that is read like one of ours
+	// Only of meaning as trailers, where they are dropped.
+	authorization
+	contentEncoding
+	contentRange
+	contentType
+	location
+	setCookie
+	cookie
+	cacheControl
+	ageField
+	expires
+	date
+	vary
+	retryAfter
+)
+
+// names are in lower case, by their length, so that most fields are told apart from
+// all of them by one look.
+var names = byLength(map[string]known{
+	"host": host, "connection": connection, "content-length": contentLength, "transfer-encoding": transferEncoding,
+	"te": te, "trailer": trailer, "upgrade": upgrade, "expect": expect, "keep-alive": keepAlive,
+	"proxy-connection": proxyConnection, "proxy-authenticate": proxyAuthenticate, "proxy-authorization": proxyAuthorization,
+	"http2-settings": http2Settings, "proxy": proxyField, "forwarded": forwarded, "x-real-ip": realIP,
+	"x-request-id": requestID, "x-forwarded-for": forwardedFor, "x-forwarded-proto": forwardedProto, "x-forwarded-host": forwardedHost,
+	"authorization": authorization, "content-encoding": contentEncoding, "content-range": contentRange,
+	"content-type": contentType, "location": location, "set-cookie": setCookie, "cookie": cookie,
+	"cache-control": cacheControl, "age": ageField, "expires": expires, "date": date, "vary": vary, "retry-after": retryAfter,
+})
+
+type namesOfLength [20][]struct {
+	name string
+	is   known
+}
+
+func byLength(all map[string]known) (names namesOfLength) {
+	for name, is := range all {
+		names[len(name)] = append(names[len(name)], struct {
+			name string
+			is   known
+		}{name, is})
+	}
+	return names
+}
+
+// identify says which field a name is of.
+func identify(name []byte) known {
+	if len(name) < len(names) {
+		for _, n := range names[len(name)] {
+			if equalFold(name, n.name) {
+				return n.is
+			}
+		}
+	}
+	return resembles(name)
+}
+
+// resembles finds names that could pass for what a proxy says: X-Forwarded-anything,
+// and, with underscores, whatever a proxy removes or sets. CGI and its heirs make no
+// difference between X_Forwarded_For and X-Forwarded-For.
+func resembles(name []byte) known {
+	const prefix = "x-forwarded"
+	if len(name) >= len(prefix) && equalDashed(name[:len(prefix)], prefix) {
+		return forwardedOther
+	}
+	if len(name) >= len(names) || !hasUnderscore(name) {
+		return other
+	}
+	for _, n := range names[len(name)] {
+		if n.is < authorization && equalDashed(name, n.name) {
+			return forwardedOther
+		}
+	}
+	return other
+}
+
+func hasUnderscore(name []byte) bool {
+	for _, c := range name {
+		if c == '_' {
+			return true
+		}
+	}
+	return false
+}
+
+// equalDashed compares a name with one in lower case, taking _ for -.
+func equalDashed(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i, c := range name {
+		if c == '_' {
+			c = '-'
+		}
+		if lowerOf(c) != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// hop says whether a field is meant for the next hop only (RFC 9110, section 7.6.1),
+// or has become one by history. Framing is written anew.
+func (k known) hop() bool {
+	switch k {
+	case connection, contentLength, transferEncoding, te, upgrade, keepAlive, http2Settings,
+		proxyConnection, proxyAuthenticate, proxyAuthorization:
+		return true
+	}
+	return false
+}
+
+// headerOnly says whether a field has no business in a trailer: framing, routing,
+// authentication and what changes the meaning of the message (RFC 9110, section
+// 6.5.1).
+func (k known) headerOnly() bool { return k != other }

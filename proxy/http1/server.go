@@ -1,0 +1,164 @@
+package http1
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Handler decides what becomes of requests. Its methods are called concurrently.
+type Handler interface {
+	// Handle answers a request, by Forward or Refuse. If it does neither, the connection
+	// is closed.
+	Handle(x *Exchange)
+	// Refused is told of a request that the engine itself has refused.
+	Refused(why *Fault)
+	// Connections is told that so many connections more, or fewer, are open.
+	Connections(delta int)
+}
+
+// Config is what a Server needs. Handler must be there.
+type Config struct {
+	Handler Handler
+	Limits  Limits
+	Header  time.Duration // from a request's first byte to the end of its head
+	Idle    time.Duration // between requests
+	// Trusted says whether a client at that address may say for whom it sends a
+	// request. Nobody may if it is nil.
+	Trusted func(netip.Addr) bool
+	Log     *slog.Logger
+}
+
+// Server serves connections of clients. All methods may be called concurrently.
+type Server struct {
+	config   Config
+	log      *slog.Logger
+	now      atomic.Int64           // ms since start, not older than a tick
+	date     atomic.Pointer[[]byte] // for Date fields
+	draining atomic.Bool
+	active   atomic.Int64 // exchanges
+	stopped  chan struct{}
+	once     sync.Once
+	sweeping sync.WaitGroup
+	serving  sync.WaitGroup // sessions
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	sessions  map[*session]struct{}
+	count     int // of sessions ever
+}
+
+// NewServer returns a server that serves nothing yet. It must be shut down.
+func NewServer(config Config) *Server {
+	s := &Server{
+		config:    config,
+		log:       config.Log,
+		stopped:   make(chan struct{}),
+		listeners: map[net.Listener]struct{}{},
+		sessions:  map[*session]struct{}{},
+	}
+	s.setDate(time.Now())
+	s.sweeping.Go(s.sweepLoop)
+	return s
+}
+
+func (s *Server) setDate(now time.Time) {
+	date := []byte(now.UTC().Format(http.TimeFormat))
+	s.date.Store(&date)
+}
+
+// Serve serves what the listener accepts, until it fails or the server is shut down,
+// when the error is net.ErrClosed.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	if s.draining.Load() {
+		l.Close()
+	}
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			s.begin(conn)
+		case s.draining.Load():
+			return net.ErrClosed
+		case temporary(err):
+			s.log.Warn("cannot accept connections; trying again", "error", err)
+			time.Sleep(tick)
+		default:
+			return err
+		}
+	}
+}
+
+// temporary says whether an error of Accept is for want of something that may be
+// there again.
+func temporary(err error) bool {
+	var failed interface{ Temporary() bool }
+	return errors.As(err, &failed) && failed.Temporary()
+}
+
+func (s *Server) begin(conn net.Conn) {
+	s.mu.Lock()
+	if s.draining.Load() { // nobody would wait for it
+		s.mu.Unlock()
+		conn.Close()
+		return
+	}
+	s.count++
+	session := newSession(s, conn, s.count)
+	s.sessions[session] = struct{}{}
+	s.serving.Add(1)
+	s.mu.Unlock()
+	s.config.Handler.Connections(1)
+	go session.serve()
+}
+
+func (s *Server) leave(session *session) {
+	s.mu.Lock()
+	delete(s.sessions, session)
+	s.mu.Unlock()
+	s.config.Handler.Connections(-1)
+	s.serving.Done()
+}
+
+// Active is how many exchanges are under way, tunnels among them.
+func (s *Server) Active() int64 { return s.active.Load() }
+
+// Shutdown accepts nothing any more, closes idle connections, lets exchanges end
+// until ctx is done, and cuts those that are left, of which the error says how many.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.drain()
+	over := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		close(over)
+	}()
+	var err error
+	select {
+	case <-over:
+	case <-ctx.Done():
+		err = s.cut()
+		<-over
+	}
+	s.once.Do(func() { close(s.stopped) })
+	s.sweeping.Wait()
+	return err
+}
+
+// drain closes the listeners; the sweeper closes what is idle.
+func (s *Server) drain() {
+	s.draining.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.listeners {
+		l.Close()
+	}
+}

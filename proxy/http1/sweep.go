@@ -1,0 +1,116 @@
+package http1
+
+import (
+	"fmt"
+	"time"
+)
+
+const (
+	// tick is how often the sweeper looks, and how coarse the server's clock is.
+	tick = 100 * time.Millisecond
+	// lookAfter is how long an exchange waits before somebody looks whether its client
+	// is still there.
+	lookAfter = time.Second
+	// halfOpen is how long a client that has sent its last byte is believed to wait for
+	// the answer: from here, one that has closed the connection looks the same.
+	halfOpen = 2 * time.Second
+)
+
+// past is a deadline that ends what is waited for.
+var past = time.Unix(1, 0)
+
+// sweepLoop keeps the server's clock and ends what has waited for too long.
+func (s *Server) sweepLoop() {
+	began, ticker := time.Now(), time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			s.now.Store(now.Sub(began).Milliseconds())
+			s.setDate(now)
+			s.sweep(s.now.Load())
+		case <-s.stopped:
+			return
+		}
+	}
+}
+
+func (s *Server) sweep(now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	draining := s.draining.Load()
+	for session := range s.sessions {
+		session.sweep(now, draining)
+	}
+}
+
+// sweep looks at one connection.
+func (s *session) sweep(now int64, draining bool) {
+	p, until := s.watch.look()
+	if p >= untimed {
+		return
+	}
+	over := now >= until || p == idling && draining
+	if p == exchanged && !over && s.abandoned(now, until) {
+		s.gone.Store(true)
+		over = true
+	}
+	if over && s.watch.expire(p, until) {
+		s.stop(p)
+	}
+}
+
+// abandoned says whether the client of an exchange that has waited for a while is
+// gone.
+func (s *session) abandoned(now, until int64) bool {
+	waited := now - (until - s.limit.Load())
+	if waited < lookAfter.Milliseconds() {
+		s.ended = 0
+		return false
+	}
+	gone, ended := left(s.in.raw)
+	switch {
+	case !ended:
+		s.ended = 0
+	case s.ended == 0:
+		s.ended = now
+	default:
+		gone = gone || now-s.ended > halfOpen.Milliseconds()
+	}
+	return gone
+}
+
+// stop ends what the session waits for, in a phase that has expired.
+func (s *session) stop(p phase) {
+	s.conn.SetReadDeadline(past)
+	if p != exchanged {
+		return
+	}
+	s.stopBackend()
+	s.conn.SetWriteDeadline(time.Now().Add(lastWords))
+}
+
+// stopBackend ends what the session waits for at a backend.
+func (s *session) stopBackend() {
+	if cancel := s.connecting.Load(); cancel != nil {
+		(*cancel)()
+	}
+	if u := s.upstream.Load(); u != nil {
+		u.conn.SetDeadline(past)
+	}
+}
+
+// cut ends all sessions.
+func (s *Server) cut() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := s.active.Load()
+	for session := range s.sessions {
+		session.stopBackend()
+		session.reset()
+	}
+	if left > 0 {
+		return fmt.Errorf("cannot wait for %d requests, which are cut", left)
+	}
+	return nil
+}
