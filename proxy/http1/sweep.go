@@ -47,7 +47,7 @@ func (s *Server) sweep(now int64) {
 // sweep looks at one connection.
 func (s *session) sweep(now int64, draining bool) {
 	p, until := s.watch.look()
-	if p >= untimed {
+	if p == untimed || p == expired {
 		return
 	}
 	over := now >= until || p == idling && draining

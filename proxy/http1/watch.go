@@ -11,10 +11,10 @@ type watch struct{ state atomic.Int64 }
 type phase int64
 
 const (
-	idling    phase = iota // between requests
+	untimed   phase = iota // something else bounds what is done
+	idling                 // between requests
 	heading                // in the middle of a head
 	exchanged              // in an exchange, which must make progress
-	untimed                // something else bounds what is done
 	expired                // the sweeper found that nothing happened in time
 )
 
