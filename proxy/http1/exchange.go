@@ -72,6 +72,13 @@ func (x *Exchange) Asterisk() bool { return x.request.form == asteriskForm }
 // Status is the final answer's; 0 until there is one.
 func (x *Exchange) Status() int { return x.status }
 
+// atHand says whether all of the request is there and its answer needs nothing more
+// from the client.
+func (x *Exchange) atHand() bool {
+	r := &x.request
+	return r.upgradings == 0 && !r.chunked && r.length <= smallBuffer && x.session.in.len() >= len(x.head)+int(r.length)
+}
+
 // Begun says whether the client was sent anything, be it an interim answer.
 func (x *Exchange) Begun() bool { return x.begun }
 
@@ -164,12 +171,12 @@ func (x *Exchange) attempt(u *upstream) error {
 	s.upstream.Store(u)
 	reuse, err := x.over(u)
 	s.upstream.Store(nil)
-	if s.watch.hasExpired() {
-		err = x.stalled(err)
-	}
 	if x.upload != nil {
-		x.endUpload(u, reuse)
-		reuse = reuse && x.upload == nil
+		x.endUpload(u)
+		reuse = reuse && !x.uploading()
+	}
+	if s.watch.hasExpired() || s.cut.Load() {
+		err = x.stalled(err)
 	}
 	if err != nil || !reuse || s.watch.hasExpired() {
 		u.close()
@@ -217,13 +224,13 @@ func (x *Exchange) lost(err error) error {
 // stalled says who was waited for when the exchange took too long.
 func (x *Exchange) stalled(err error) error {
 	switch {
-	case x.session.gone.Load():
-		return ErrClientLeft
 	case err == nil:
 		return nil
+	case x.session.gone.Load(), x.session.cut.Load():
+		return ErrClientLeft
 	case x.begun && x.status > 0:
 		return ErrCut
-	case x.upload != nil && x.upload.waiting.Load():
+	case x.upload != nil && x.upload.fault() != nil:
 		return ErrClientStalled
 	}
 	return ErrBackendStalled
@@ -295,7 +302,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	u.use(r.at)
 	x.answer.begin(&u.inlet, framing, r.length, r.limits)
 	if err := x.pump(); err != nil {
-		x.session.abort()
+		x.closing, x.session.ending = true, aborted
 		return false, err
 	}
 	x.bytesOut = x.answer.count

@@ -34,6 +34,10 @@ type session struct {
 	client  []byte // the address
 	scheme  []byte
 
+	step   func(fd uintptr) bool // serveStep, made once
+	ending ending
+
+	cut        atomic.Bool                        // by Shutdown
 	upstream   atomic.Pointer[upstream]           // for the sweeper
 	connecting atomic.Pointer[context.CancelFunc] // for the sweeper
 	gone       atomic.Bool                        // the sweeper found that the client left
@@ -43,6 +47,7 @@ type session struct {
 func newSession(server *Server, conn net.Conn, shard int) *session {
 	s := &session{server: server, conn: conn, shard: shard, scheme: []byte("http")}
 	s.in.open(conn, smallBuffer)
+	s.step = s.serveStep
 	if addr, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		ip, _ := netip.AddrFromSlice(addr.IP)
 		ip = ip.Unmap()
@@ -52,43 +57,136 @@ func newSession(server *Server, conn net.Conn, shard int) *session {
 	return s
 }
 
+// ending is what becomes of a connection.
+type ending uint8
+
+const (
+	going   ending = iota // another request may follow
+	closed                // close it
+	lingers               // close it once the client has what was sent
+	aborted               // close it so that nothing seems to have ended
+)
+
 // serve serves one request after the other.
 func (s *session) serve() {
 	defer s.server.leave(s)
-	defer s.conn.Close()
-	defer s.in.drop()
-	for s.await() && s.next() {
+	defer s.end()
+	for s.ending == going {
+		if s.in.raw != nil && s.in.len() == 0 {
+			s.serveInline()
+		}
+		if s.ending == going {
+			s.next()
+		}
 	}
 }
 
-// await waits for the first byte of a request.
-func (s *session) await() bool {
-	s.in.release()
-	if s.in.len() == 0 {
-		if !s.watch.set(idling, s.server.now.Load()+s.server.config.Idle.Milliseconds()) ||
-			s.server.draining.Load() || s.in.fill() != nil {
-			return false
-		}
+// serveInline serves requests from within one wait for the connection, which saves
+// a look at it after each answer. It returns at what it cannot serve: a request that
+// must be read from in parts. What reads the connection must not be called from
+// here, since the wait holds it.
+func (s *session) serveInline() {
+	if !s.idle() {
+		s.ending = closed
+	} else if s.in.raw.Read(s.step) != nil {
+		s.ending = closed
 	}
+}
+
+// serveStep is called when something may have come. It says whether serveInline
+// must return.
+func (s *session) serveStep(fd uintptr) bool {
+	if !s.in.tryRead(fd) {
+		return false
+	}
+	if s.in.err != nil || !s.begin() {
+		s.ending = closed
+		return true
+	}
+	full := s.in.to == len(s.in.mem) // so that there may be more, of which nobody will tell
+	if !s.parse() || s.ending != going || !s.x.atHand() || !s.ready() {
+		return true
+	}
+	s.answer()
+	return s.ending != going || full || s.in.len() > 0 || !s.idle()
+}
+
+// idle begins the time between requests. It says whether there may be another.
+func (s *session) idle() bool {
+	s.in.release()
+	return s.watch.set(idling, s.server.now.Load()+s.server.config.Idle.Milliseconds()) && !s.server.draining.Load()
+}
+
+// begin begins a request, with its first bytes.
+func (s *session) begin() bool {
+	x := exchanges.Get().(*Exchange)
+	s.x, x.session = x, s
+	x.request.Reset(&s.server.config.Limits)
 	return s.watch.set(heading, s.server.now.Load()+s.server.config.Header.Milliseconds())
 }
 
-// next serves a request. It says whether another may follow.
-func (s *session) next() (more bool) {
-	x := exchanges.Get().(*Exchange)
-	s.x, x.session = x, s
-	defer s.release(x)
-	if !s.readHead() {
+// next serves a request, of which some may have been read.
+func (s *session) next() {
+	if s.x == nil {
+		if s.in.len() == 0 && (!s.idle() || s.in.fill() != nil) || !s.begin() {
+			s.ending = closed
+			return
+		}
+	}
+	for len(s.x.head) == 0 && !s.parse() {
+		if s.in.fill() != nil {
+			s.ending = closed
+			if s.watch.hasExpired() {
+				s.refuse(errSlow)
+			}
+			return
+		}
+	}
+	if s.ending == going && s.ready() {
+		s.answer()
+	}
+}
+
+// parse reads the head of a request as far as it is there, and says whether that is
+// all. What is wrong with it, the client is told.
+func (s *session) parse() bool {
+	x := s.x
+	n, err := x.request.Parse(s.in.bytes())
+	if err != nil {
+		s.refuse(err.(*Fault))
+		return true
+	}
+	x.head, s.taken = s.in.bytes()[:n], n
+	return n > 0
+}
+
+// ready ends the time for the head.
+func (s *session) ready() bool {
+	if phase, _ := s.watch.look(); phase == untimed {
+		return true
+	}
+	if !s.watch.set(untimed, 0) {
+		s.refuse(errSlow)
 		return false
 	}
+	return true
+}
+
+// answer has the request answered.
+func (s *session) answer() {
+	x := s.x
+	defer s.release(x)
 	x.closing = !x.request.persists()
 	s.server.active.Add(1)
 	defer s.server.active.Add(-1)
-	if !s.handle() {
-		s.abort()
-		return false
+	switch {
+	case !s.handle():
+		s.ending = aborted
+	case s.ending == going && (x.closing || s.watch.hasExpired()):
+		s.ending = lingers
+	case s.taken > 0:
+		s.in.use(s.taken)
 	}
-	return s.finish()
 }
 
 // handle says whether the handler has answered.
@@ -103,47 +201,6 @@ func (s *session) handle() (answered bool) {
 	return s.x.status > 0
 }
 
-// finish ends an exchange.
-func (s *session) finish() (more bool) {
-	x := s.x
-	if x.closing || s.watch.hasExpired() {
-		s.linger()
-		return false
-	}
-	if s.taken > 0 {
-		s.in.use(s.taken)
-	}
-	return true
-}
-
-// readHead reads the head of a request. What is wrong with it, the client is told.
-func (s *session) readHead() bool {
-	x := s.x
-	x.request.Reset(&s.server.config.Limits)
-	for {
-		n, err := x.request.Parse(s.in.bytes())
-		if err != nil {
-			s.refuse(err.(*Fault))
-			return false
-		}
-		if n > 0 {
-			x.head, s.taken = s.in.bytes()[:n], n
-			break
-		}
-		if err := s.in.fill(); err != nil {
-			if s.watch.hasExpired() {
-				s.refuse(errSlow)
-			}
-			return false
-		}
-	}
-	if !s.watch.set(untimed, 0) {
-		s.refuse(errSlow)
-		return false
-	}
-	return true
-}
-
 // refuse answers what could not be read, or not in time.
 func (s *session) refuse(why *Fault) {
 	x := s.x
@@ -151,7 +208,7 @@ func (s *session) refuse(why *Fault) {
 	x.closing = true
 	x.Refuse(why.Status, why.what)
 	s.server.config.Handler.Refused(why)
-	s.linger()
+	s.ending = lingers
 }
 
 // exchanges are those that no connection needs just now.
@@ -183,23 +240,31 @@ func (s *session) arm(timeout time.Duration) {
 // touch notes progress.
 func (s *session) touch() { s.watch.touch(s.server.now.Load() + s.limit.Load()) }
 
-// abort closes the connection so that an answer that was begun does not seem to have
-// ended.
-func (s *session) abort() {
-	s.x.closing = true
-	s.reset()
+// end closes the connection.
+func (s *session) end() {
+	if s.x != nil {
+		s.release(s.x)
+	}
+	switch {
+	case s.ending == aborted || s.cut.Load():
+		s.setLinger()
+	case s.ending == lingers:
+		s.linger()
+	}
+	s.conn.Close()
+	s.in.drop()
 }
 
-// reset closes the connection without what was not sent yet.
-func (s *session) reset() {
+// setLinger makes the end of the connection a reset, by which the client can tell
+// that an answer was cut short.
+func (s *session) setLinger() {
 	if tcp, ok := s.conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
 	}
-	s.conn.Close()
 }
 
-// linger closes the connection so that the client gets all of the answer although it
-// may still be sending: an unread byte would make the kernel reset it.
+// linger waits until the client has the answer, although it may still be sending: an
+// unread byte would make the kernel reset the connection.
 func (s *session) linger() {
 	half, ok := s.conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {

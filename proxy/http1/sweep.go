@@ -106,8 +106,9 @@ func (s *Server) cut() error {
 	defer s.mu.Unlock()
 	left := s.active.Load()
 	for session := range s.sessions {
+		session.cut.Store(true)
 		session.stopBackend()
-		session.reset()
+		session.conn.SetDeadline(past)
 	}
 	if left > 0 {
 		return fmt.Errorf("cannot wait for %d requests, which are cut", left)

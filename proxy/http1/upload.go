@@ -3,18 +3,16 @@ package http1
 import (
 	"errors"
 	"sync/atomic"
-	"time"
 )
 
 // upload carries a request's body to a backend while the answer is waited for, which
 // may come before the body has ended.
 type upload struct {
-	x       *Exchange
-	to      *upstream
-	done    chan struct{}
-	waiting atomic.Bool  // for the client
-	whole   atomic.Bool  // all was sent
-	failed  atomic.Value // of type error: what was wrong with the client's part
+	x      *Exchange
+	to     *upstream
+	done   chan struct{}
+	whole  atomic.Bool  // all was sent
+	failed atomic.Value // of type failure: what was wrong with the client's part
 }
 
 func (x *Exchange) startUpload(to *upstream) {
@@ -61,8 +59,6 @@ var errUpload = errors.New("the body cannot be read")
 
 // await waits for more from the client.
 func (up *upload) await() error {
-	up.waiting.Store(true)
-	defer up.waiting.Store(false)
 	err := up.x.source.more()
 	if err == nil {
 		return nil
@@ -78,7 +74,7 @@ func (up *upload) fail(err error) {
 		err = &Fault{400, "the body was cut short"}
 	}
 	up.failed.CompareAndSwap(nil, failure{err})
-	up.to.conn.SetDeadline(time.Unix(1, 0))
+	up.to.conn.SetDeadline(past)
 }
 
 type failure struct{ error }
@@ -99,16 +95,12 @@ func (up *upload) fault() error {
 }
 
 // endUpload waits for the upload to end. If the answer came before the body had
-// ended, what is still to come of it is not waited for.
-func (x *Exchange) endUpload(u *upstream, reuse bool) {
-	up := x.upload
-	if !up.whole.Load() {
+// ended, or none will, what is still to come of the body is not waited for.
+func (x *Exchange) endUpload(u *upstream) {
+	if x.uploading() {
 		x.closing = true
-		x.session.conn.SetReadDeadline(time.Unix(1, 0))
-		u.conn.SetDeadline(time.Unix(1, 0))
+		x.session.conn.SetReadDeadline(past)
+		u.conn.SetDeadline(past)
 	}
-	<-up.done
-	if up.whole.Load() && reuse {
-		x.upload = nil
-	}
+	<-x.upload.done
 }
