@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,8 +36,7 @@ type Metrics struct {
 	connections     *prometheus.GaugeVec
 	commitDuration  prometheus.Histogram
 
-	// codes holds the label of each status code, to spare making it per request.
-	codes [maxCode + 1]string
+	pools sync.Map // of *poolSeries, by name
 }
 
 // NewMetrics returns metrics at zero, in a registry of their own.
@@ -64,9 +64,6 @@ func NewMetrics() *Metrics {
 	}
 	m.registry.MustRegister(m.requests, m.requestDuration, m.attempts, m.attemptDuration,
 		m.checkFailures, m.retries, m.rejected, m.connections, m.commitDuration)
-	for code := range m.codes {
-		m.codes[code] = strconv.Itoa(code)
-	}
 	return m
 }
 
@@ -85,15 +82,23 @@ func durationBuckets() []float64 {
 
 // Request counts a request that ended; pool is empty if none matched.
 func (m *Metrics) Request(pool, method, protocol string, code int, took time.Duration) {
-	m.requests.WithLabelValues(pool, m.code(code), methodLabel(method), protocolLabel(protocol)).Inc()
-	m.requestDuration.WithLabelValues(pool).Observe(took.Seconds())
+	code = known(code)
+	of, by, over := m.pool(pool), indexOf(methods[:], method), indexOf(protocols[:], protocol)
+	of.requests[by][over].get(code, func() prometheus.Counter {
+		return m.requests.WithLabelValues(pool, strconv.Itoa(code), methods[by], protocols[over])
+	}).Inc()
+	of.duration.Observe(took.Seconds())
 }
 
 // Attempt counts an attempt at a backend that ended; code is 0 if there was no
 // answer.
 func (m *Metrics) Attempt(pool, backend string, code int, took time.Duration) {
-	m.attempts.WithLabelValues(pool, backend, m.code(code)).Inc()
-	m.attemptDuration.WithLabelValues(pool, backend).Observe(took.Seconds())
+	code = known(code)
+	of := m.backend(pool, backend)
+	of.attempts.get(code, func() prometheus.Counter {
+		return m.attempts.WithLabelValues(pool, backend, strconv.Itoa(code))
+	}).Inc()
+	of.duration.Observe(took.Seconds())
 }
 
 // Retry counts a request that is tried again; reason is of a small fixed set.
@@ -115,30 +120,6 @@ func (m *Metrics) CheckFailed(pool, backend string) {
 
 // Committed counts a write that this node committed as leader.
 func (m *Metrics) Committed(took time.Duration) { m.commitDuration.Observe(took.Seconds()) }
-
-func (m *Metrics) code(code int) string {
-	if code < 0 || code > maxCode {
-		code = 0
-	}
-	return m.codes[code]
-}
-
-// methodLabel bounds what clients can make of the label.
-func methodLabel(method string) string {
-	switch method {
-	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE":
-		return method
-	}
-	return "OTHER"
-}
-
-func protocolLabel(protocol string) string {
-	switch protocol {
-	case "HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3.0":
-		return protocol
-	}
-	return "OTHER"
-}
 
 // handler serves m together with what the cluster, this node's proxy and the
 // process say at the time of the scrape.
@@ -201,4 +182,6 @@ func (m *Metrics) forget(labels prometheus.Labels) {
 	m.attemptDuration.DeletePartialMatch(labels)
 	m.checkFailures.DeletePartialMatch(labels)
 	m.retries.DeletePartialMatch(labels)
+	// Not before, or else a counter could be kept that is no longer in the registry.
+	m.forgetSeries(labels["pool"], labels["backend"])
 }
