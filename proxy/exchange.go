@@ -30,9 +30,9 @@ type exchange struct {
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 // first begins the first attempt. It returns nil if no backend is eligible.
-func (e *exchange) first() *balance.Target {
+func (e *exchange) first(now time.Time) *balance.Target {
 	e.pool.budget.deposit()
-	return e.begin(e.pool.strategy.Pick(nil))
+	return e.begin(e.pool.strategy.Pick(nil), now)
 }
 
 // next begins another attempt after the current one failed with err. It returns
@@ -50,8 +50,7 @@ func (e *exchange) next(err error) *balance.Target {
 		reason = "connect"
 	}
 	e.recorder.Retry(e.pool.spec.Name, reason)
-	e.end()
-	return e.begin(target)
+	return e.begin(target, e.end())
 }
 
 // repeatable says whether the request may go to another backend: nothing reached
@@ -78,19 +77,21 @@ func idempotent(method string) bool {
 	return false
 }
 
-func (e *exchange) begin(target *balance.Target) *balance.Target {
+func (e *exchange) begin(target *balance.Target, now time.Time) *balance.Target {
 	if target == nil {
 		return nil
 	}
 	target.InFlight.Add(1)
 	e.tried = append(e.room[:len(e.tried)], target)
-	e.began, e.code = time.Now(), 0
+	e.began, e.code = now, 0
 	return target
 }
 
-// end ends the current attempt.
-func (e *exchange) end() {
+// end ends the current attempt, and says when that was.
+func (e *exchange) end() time.Time {
+	now := time.Now()
 	target := e.tried[len(e.tried)-1]
 	target.InFlight.Add(-1)
-	e.recorder.Attempt(e.pool.spec.Name, target.Name, e.code, time.Since(e.began))
+	e.recorder.Attempt(e.pool.spec.Name, target.Name, e.code, now.Sub(e.began))
+	return now
 }

@@ -20,30 +20,28 @@ const (
 )
 
 // carry sends a request through its pool, to as many backends as it takes.
-func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string) {
+func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.Time) (ended time.Time) {
 	e := exchanges.Get().(*exchange)
 	defer exchanges.Put(e)
 	*e = exchange{pool: pool, recorder: p.recorder, method: method, x: x}
-	target := e.first()
+	target := e.first(began)
 	if target == nil {
 		p.reject(x, &noBackend)
-		return
+		return time.Now()
 	}
 	for {
 		err := x.Forward(p.ctx, target.Via.(*http1.Backend), time.Duration(pool.spec.Timeouts.Request))
 		e.code = x.Status()
 		if err == nil {
-			e.end()
-			return
+			return e.end()
 		}
 		if p.log.Enabled(p.ctx, slog.LevelDebug) {
 			p.log.Debug("attempt failed", "pool", pool.spec.Name, "backend", target.Name, "error", err)
 		}
 		next := e.next(err)
 		if next == nil {
-			e.end()
 			e.fail(err)
-			return
+			return e.end()
 		}
 		target = next
 	}

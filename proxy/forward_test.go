@@ -399,11 +399,12 @@ func TestHTTPSBackend(t *testing.T) {
 	b := backendAt("secure", secure.Listener.Addr())
 	b.Protocol = "https"
 	suspects := make(chan string, 1)
-	p, url := startProxy(t, Config{Suspect: func(id string) { suspects <- id }}, b)
+	_, url := startProxy(t, Config{Suspect: func(id string) { suspects <- id }}, b)
 	mustGet(t, client(t), url, http.StatusBadGateway) // its certificate is not of a known authority
 	if got := <-suspects; got != "id-secure" {
 		t.Errorf("suspected %s, want id-secure", got)
 	}
+	p, url := startProxy(t, Config{}, b)
 	p.tls.RootCAs = x509.NewCertPool()
 	p.tls.RootCAs.AddCert(secure.Certificate())
 	if got := mustGet(t, client(t), url, http.StatusOK); got != "HTTP/1.1" {

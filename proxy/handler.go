@@ -28,20 +28,20 @@ type traffic Proxy
 func (t *traffic) Handle(x *http1.Exchange) {
 	p, began := (*Proxy)(t), time.Now()
 	p.meter.count(began)
-	name, method := "", methodLabel(x.Method())
+	ended, name, method := began, "", methodLabel(x.Method())
 	if x.Asterisk() {
 		x.Refuse(http.StatusOK, "")
 	} else if pool, refused := p.admit(x, method); refused != nil {
 		p.reject(x, refused)
 	} else {
 		name = pool.spec.Name
-		p.carry(x, pool, method)
+		ended = p.carry(x, pool, method, began)
 	}
 	code := x.Status()
 	if code == 0 {
 		code = statusClientLeft
 	}
-	p.recorder.Request(name, method, protocolLabel(x), code, time.Since(began))
+	p.recorder.Request(name, method, protocolLabel(x), code, ended.Sub(began))
 }
 
 // Refused implements http1.Handler.

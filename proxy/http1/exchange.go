@@ -268,7 +268,7 @@ func (x *Exchange) relay(u *upstream, n int) error {
 	wanted := !x.request.old && x.interim <= x.session.server.config.Limits.Interim &&
 		(r.status != http.StatusContinue || x.request.expects)
 	if wanted {
-		x.outlet.open(x.session.conn, false)
+		x.outlet.open(x.session, false)
 		x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), noBody)
 		x.begun = true
 		if err := x.outlet.flush(); err != nil {
@@ -297,7 +297,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.draining.Load()
 	x.status, x.begun = r.status, true
 	x.session.touch()
-	x.outlet.open(x.session.conn, out == byChunks)
+	x.outlet.open(x.session, out == byChunks)
 	x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), out)
 	u.use(r.at)
 	x.answer.begin(&u.inlet, framing, r.length, r.limits)
@@ -385,7 +385,7 @@ func (x *Exchange) Refuse(status int, text string) {
 		out = append(out, text...)
 		x.bytesOut = int64(len(text))
 	}
-	x.outlet.open(x.session.conn, false)
+	x.outlet.open(x.session, false)
 	x.outlet.mem = out
 	x.session.conn.SetWriteDeadline(time.Now().Add(lastWords))
 	if x.outlet.flush() != nil {

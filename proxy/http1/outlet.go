@@ -17,13 +17,14 @@ const (
 // the body are one write.
 type outlet struct {
 	conn    net.Conn
-	mem     []byte // borrowed, from the first byte on
-	chunked bool   // frame the data
+	fd      uintptr // of conn, if the caller holds it; else 0
+	mem     []byte  // borrowed, from the first byte on
+	chunked bool    // frame the data
 	vector  [2][]byte
 	buffers net.Buffers
 }
 
-func (o *outlet) open(conn net.Conn, chunked bool) { o.conn, o.chunked = conn, chunked }
+func (o *outlet) open(s *session, chunked bool) { o.conn, o.fd, o.chunked = s.conn, s.fd, chunked }
 
 // head is where to append a head.
 func (o *outlet) head() []byte {
@@ -78,8 +79,16 @@ func (o *outlet) flush() error {
 	if len(o.mem) == 0 {
 		return nil
 	}
-	_, err := o.conn.Write(o.mem)
+	rest := o.mem
 	o.mem = o.mem[:0]
+	if o.fd != 0 {
+		n, err := send(o.fd, rest)
+		if err != nil || n == len(rest) {
+			return err
+		}
+		rest = rest[n:]
+	}
+	_, err := o.conn.Write(rest)
 	return err
 }
 

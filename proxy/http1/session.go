@@ -34,6 +34,7 @@ type session struct {
 	client  []byte // the address
 	scheme  []byte
 
+	fd     uintptr               // of conn, within serveStep
 	step   func(fd uintptr) bool // serveStep, made once
 	ending ending
 
@@ -103,6 +104,8 @@ func (s *session) serveStep(fd uintptr) bool {
 		s.ending = closed
 		return true
 	}
+	s.fd = fd
+	defer func() { s.fd = 0 }()
 	full := s.in.to == len(s.in.mem) // so that there may be more, of which nobody will tell
 	if !s.parse() || s.ending != going || !s.x.atHand() || !s.ready() {
 		return true

@@ -11,7 +11,7 @@ import (
 func (x *Exchange) tunnel(u *upstream) error {
 	s := x.session
 	x.closing, x.begun, x.status = true, true, http.StatusSwitchingProtocols
-	x.outlet.open(s.conn, false)
+	x.outlet.open(s, false)
 	x.outlet.mem = x.appendResponse(x.outlet.head(), &x.response, u.bytes(), noBody)
 	u.use(x.response.at)
 	if x.outlet.write(u.bytes()) != nil || x.outlet.flush() != nil {
