@@ -34,6 +34,7 @@ type session struct {
 	client  []byte // the address
 	scheme  []byte
 
+	rested bool                  // the goroutine is a new one
 	fd     uintptr               // of conn, within serveStep
 	step   func(fd uintptr) bool // serveStep, made once
 	ending ending
@@ -63,6 +64,7 @@ type ending uint8
 
 const (
 	going   ending = iota // another request may follow
+	rests                 // it goes on in another goroutine
 	closed                // close it
 	lingers               // close it once the client has what was sent
 	aborted               // close it so that nothing seems to have ended
@@ -70,16 +72,19 @@ const (
 
 // serve serves one request after the other.
 func (s *session) serve() {
-	defer s.server.leave(s)
-	defer s.end()
 	for s.ending == going {
-		if s.in.raw != nil && s.in.len() == 0 {
+		if s.in.raw != nil && s.x == nil && s.in.len() == 0 {
 			s.serveInline()
-		}
-		if s.ending == going {
+		} else {
 			s.next()
 		}
 	}
+	if s.ending == rests {
+		s.rest()
+		return
+	}
+	s.end()
+	s.server.leave(s)
 }
 
 // serveInline serves requests from within one wait for the connection, which saves
@@ -87,11 +92,28 @@ func (s *session) serve() {
 // must be read from in parts. What reads the connection must not be called from
 // here, since the wait holds it.
 func (s *session) serveInline() {
-	if !s.idle() {
-		s.ending = closed
-	} else if s.in.raw.Read(s.step) != nil {
+	if s.idle() && s.in.raw.Read(s.step) == nil {
+		return
+	}
+	if phase, _ := s.watch.look(); phase == resting {
+		s.ending = rests
+	} else {
 		s.ending = closed
 	}
+}
+
+// rest goes on in a new goroutine, whose stack is small.
+func (s *session) rest() {
+	s.wake()
+	s.ending, s.rested = going, true
+	go s.serve()
+}
+
+// wake takes back what the sweeper does to end a wait.
+func (s *session) wake() {
+	s.server.mu.Lock() // until the sweeper has done it
+	defer s.server.mu.Unlock()
+	s.conn.SetReadDeadline(time.Time{})
 }
 
 // serveStep is called when something may have come. It says whether serveInline
@@ -117,7 +139,11 @@ func (s *session) serveStep(fd uintptr) bool {
 // idle begins the time between requests. It says whether there may be another.
 func (s *session) idle() bool {
 	s.in.release()
-	return s.watch.set(idling, s.server.now.Load()+s.server.config.Idle.Milliseconds()) && !s.server.draining.Load()
+	p := idling
+	if s.rested {
+		p = rested
+	}
+	return s.watch.set(p, s.server.now.Load()+s.server.config.Idle.Milliseconds()) != expired && !s.server.draining.Load()
 }
 
 // begin begins a request, with its first bytes.
@@ -125,7 +151,12 @@ func (s *session) begin() bool {
 	x := exchanges.Get().(*Exchange)
 	s.x, x.session = x, s
 	x.request.Reset(&s.server.config.Limits)
-	return s.watch.set(heading, s.server.now.Load()+s.server.config.Header.Milliseconds())
+	s.rested = false
+	before := s.watch.set(heading, s.server.now.Load()+s.server.config.Header.Milliseconds())
+	if before == resting {
+		s.wake()
+	}
+	return before != expired
 }
 
 // next serves a request, of which some may have been read.
@@ -168,7 +199,7 @@ func (s *session) ready() bool {
 	if phase, _ := s.watch.look(); phase == untimed {
 		return true
 	}
-	if !s.watch.set(untimed, 0) {
+	if s.watch.set(untimed, 0) == expired {
 		s.refuse(errSlow)
 		return false
 	}

@@ -16,6 +16,10 @@ const (
 	halfOpen = 2 * time.Second
 )
 
+// restAfter is how long a connection is idle before its goroutine, whose stack has
+// grown with the requests, is replaced by a new one.
+const restAfter = time.Second
+
 // past is a deadline that ends what is waited for.
 var past = time.Unix(1, 0)
 
@@ -50,13 +54,17 @@ func (s *session) sweep(now int64, draining bool) {
 	if p == untimed || p == expired {
 		return
 	}
-	over := now >= until || p == idling && draining
+	over := now >= until || draining && p <= rested
 	if p == exchanged && !over && s.abandoned(now, until) {
 		s.gone.Store(true)
 		over = true
 	}
-	if over && s.watch.expire(p, until) {
+	switch {
+	case over && s.watch.change(p, until, expired):
 		s.stop(p)
+	case p == idling && s.in.raw != nil && now > until-s.server.config.Idle.Milliseconds()+restAfter.Milliseconds() &&
+		s.watch.change(idling, until, resting):
+		s.conn.SetReadDeadline(past)
 	}
 }
 

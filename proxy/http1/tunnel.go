@@ -23,7 +23,7 @@ func (x *Exchange) tunnel(u *upstream) error {
 			return ErrCut
 		}
 	}
-	if !s.watch.set(untimed, 0) {
+	if s.watch.set(untimed, 0) == expired {
 		return ErrBackendStalled
 	}
 	up := make(chan struct{})

@@ -13,6 +13,8 @@ type phase int64
 const (
 	untimed   phase = iota // something else bounds what is done
 	idling                 // between requests
+	resting                // the same, in a goroutine that is to be replaced by a new one
+	rested                 // the same, in the new one
 	heading                // in the middle of a head
 	exchanged              // in an exchange, which must make progress
 	expired                // the sweeper found that nothing happened in time
@@ -21,9 +23,9 @@ const (
 const phaseBits = 3
 
 // set begins a phase, or notes progress in it; until is in ms on the server's
-// clock. It says whether the phase before had not expired.
-func (w *watch) set(p phase, until int64) bool {
-	return phase(w.state.Swap(until<<phaseBits|int64(p))&(1<<phaseBits-1)) != expired
+// clock. It returns the phase before.
+func (w *watch) set(p phase, until int64) phase {
+	return phase(w.state.Swap(until<<phaseBits|int64(p)) & (1<<phaseBits - 1))
 }
 
 // touch notes progress, unless it comes too late.
@@ -39,9 +41,9 @@ func (w *watch) look() (phase, int64) {
 	return phase(state & (1<<phaseBits - 1)), state >> phaseBits
 }
 
-// expire ends a phase, as it was seen by look, unless another has begun.
-func (w *watch) expire(p phase, until int64) bool {
-	return w.state.CompareAndSwap(until<<phaseBits|int64(p), int64(expired))
+// change makes another phase of one that was seen by look, unless that is over.
+func (w *watch) change(p phase, until int64, to phase) bool {
+	return w.state.CompareAndSwap(until<<phaseBits|int64(p), until<<phaseBits|int64(to))
 }
 
 func (w *watch) hasExpired() bool {

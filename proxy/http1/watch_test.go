@@ -15,15 +15,15 @@ func TestWatchExpiresOnlyWhatWasSeen(t *testing.T) {
 	var w watch
 	w.set(heading, 100)
 	p, until := w.look()
-	if w.set(exchanged, 200); w.expire(p, until) {
+	if w.set(exchanged, 200); w.change(p, until, expired) {
 		t.Error("a phase that is over expired")
 	}
 	w.touch(300)
-	if p, until := w.look(); p != exchanged || until != 300 || !w.expire(p, until) {
+	if p, until := w.look(); p != exchanged || until != 300 || !w.change(p, until, expired) {
 		t.Errorf("got phase %d until %d, want %d until 300, which expires", p, until, exchanged)
 	}
 	w.touch(400)
-	if !w.hasExpired() || w.set(idling, 500) {
+	if !w.hasExpired() || w.set(idling, 500) != expired {
 		t.Error("progress after the end undid the end")
 	}
 }
