@@ -7,13 +7,11 @@
 // cannot reach, the opinion of its own probes) comes in by calls and is forgotten
 // when the backend goes or moves.
 //
-// Only forward.go knows how a request is carried to a backend; server.go,
-// handler.go and message.go deal with the client; strict.go says what is refused of
-// either although the engine could read it. Routes, pools, picking, the retry budget
-// and timeouts know of neither.
+// How a request is read, sent and answered is the matter of package http1: handler.go
+// is what it asks. forward.go and exchange.go are the attempts at backends; routes,
+// pools, picking and the retry budget know of neither.
 //
 // Invariants: a request reads one immutable table and takes no lock on its way. A
 // request that may have reached a backend is sent to another only if its method is
-// idempotent, none of its body was read and nothing was sent to the client. An
-// answer that was cut short never ends cleanly.
+// idempotent, all of its body is still there and nothing was sent to the client.
 package proxy
