@@ -197,6 +197,8 @@ func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http
 			http.Error(w, err.Error(), http.StatusGatewayTimeout)
 		case errors.Is(err, ErrHeldBack):
 			http.Error(w, err.Error(), http.StatusConflict)
+		case errors.Is(err, ErrNeeded):
+			http.Error(w, err.Error(), http.StatusLocked)
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		default:
@@ -270,6 +272,9 @@ func (c *caller) call(ctx context.Context, addr, path string, in, out any) error
 	case http.StatusConflict:
 		why := strings.TrimPrefix(string(bytes.TrimSpace(text)), ErrHeldBack.Error()+": ")
 		return fmt.Errorf("%w: %s", ErrHeldBack, why)
+	case http.StatusLocked:
+		why := strings.TrimPrefix(string(bytes.TrimSpace(text)), ErrNeeded.Error()+": ")
+		return fmt.Errorf("%w: %s", ErrNeeded, why)
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %s does not know the call %s: upgrade it first", ErrHeldBack, c.label(addr), path)
 	}

@@ -63,6 +63,9 @@ type Cluster struct {
 	autonomous bool
 	problems   map[string]bool
 
+	transfers atomic.Int32 // of leadership that Raft has not answered yet
+	handed    atomic.Int32 // calls of handOver that failed
+
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	failed  chan error
@@ -430,23 +433,54 @@ func (c *Cluster) closeStore() {
 	}
 }
 
-// handOver gives leadership to a living voter, if this node has it and there is one
-// that means to go on voting. Raft itself would also choose a dead one.
+// handOver gives leadership to a voter that answers, if this node has it and there is
+// one that means to go on voting. Raft itself would also choose a dead one. Each call
+// begins with another one, in case the last could not take it.
 func (c *Cluster) handOver() {
 	if c.raft().State() != raft.Leader {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callWithin)
 	defer cancel()
+	heirs := c.heirs()
+	for i := range heirs {
+		heir := heirs[(int(c.handed.Load())+i)%len(heirs)]
+		err := c.transfer(ctx, heir)
+		if err == nil {
+			return
+		}
+		c.log.Warn("cannot hand leadership over; the others will elect after a timeout", "to", heir.ID, "error", err)
+	}
+	c.handed.Add(1)
+}
+
+// heirs are the voters that could lead.
+func (c *Cluster) heirs() []raft.Server {
+	var heirs []raft.Server
 	servers := c.servers()
 	for _, m := range c.gossip.alive() {
 		s, ok := findServer(servers, m.ID)
-		if !ok || s.Suffrage != raft.Voter || m.ID == c.id.nodeID() || m.Going != "" || m.NonVoter {
-			continue
+		if ok && s.Suffrage == raft.Voter && m.ID != c.id.nodeID() && m.Going == "" && !m.NonVoter && c.inTouch(s.ID) {
+			heirs = append(heirs, s)
 		}
-		if err := await(ctx, c.raft().LeadershipTransferToServer(s.ID, s.Address)); err != nil {
-			c.log.Warn("cannot hand leadership over; the others will elect after a timeout", "to", m.Name, "error", err)
-		}
-		return
+	}
+	return heirs
+}
+
+// transfer hands leadership over. Until Raft has given its answer, which may be after
+// ctx, nothing may keep it from sending.
+func (c *Cluster) transfer(ctx context.Context, heir raft.Server) error {
+	c.transfers.Add(1)
+	future := c.raft().LeadershipTransferToServer(heir.ID, heir.Address)
+	answered := make(chan error, 1)
+	go func() {
+		defer c.transfers.Add(-1)
+		answered <- future.Error()
+	}()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

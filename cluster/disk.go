@@ -215,8 +215,13 @@ func (g *guardedLog) StoreLogs(entries []*raft.Log) error {
 }
 
 func (g *guardedLog) store(entries []*raft.Log) error {
-	last := entries[len(entries)-1].Index
+	first, last := entries[0].Index, entries[len(entries)-1].Index
 	return g.disk.do(func() error {
+		if g.stale.last > 0 && g.stale.last < first-1 { // a snapshot came between: they would stay for good
+			if err := g.LogStore.DeleteRange(g.stale.first, g.stale.last); err != nil {
+				return err
+			}
+		}
 		if g.stale.last > last {
 			if err := g.LogStore.DeleteRange(last+1, g.stale.last); err != nil {
 				return err
@@ -249,19 +254,31 @@ func (g *guardedLog) DeleteRange(first, last uint64) error {
 // guardedStable keeps Raft's term and vote. Raft ends the process when it cannot
 // keep its term, which a disk that is full for a while is no reason for: traffic
 // goes on. So it waits until the disk takes the term, and meanwhile takes no part.
+//
+// A node that stops does not wait. Then nothing that comes after the term may be
+// kept, a vote in it above all, and Raft is told that its term is kept when it is not.
 type guardedStable struct {
 	raft.StableStore
 	disk *disk
+	lost atomic.Bool // a term was given up
 }
+
+var errTermLost = errors.New("the node stops, and its term could not be stored")
 
 // Set implements raft.StableStore. Without it, no vote is given.
 func (g *guardedStable) Set(key, value []byte) error {
+	if g.lost.Load() {
+		return errTermLost
+	}
 	return g.disk.do(func() error { return g.StableStore.Set(key, value) })
 }
 
 // SetUint64 implements raft.StableStore.
 func (g *guardedStable) SetUint64(key []byte, value uint64) error {
 	for {
+		if g.lost.Load() && string(key) != currentTerm {
+			return errTermLost
+		}
 		err := g.disk.do(func() error { return g.StableStore.SetUint64(key, value) })
 		if err == nil || string(key) != currentTerm {
 			return err
@@ -269,7 +286,8 @@ func (g *guardedStable) SetUint64(key []byte, value uint64) error {
 		select {
 		case <-time.After(time.Second):
 		case <-g.disk.closing:
-			return nil // Raft ends now, and nothing else can be stored either
+			g.lost.Store(true)
+			return nil // Raft would panic
 		}
 	}
 }

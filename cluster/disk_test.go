@@ -121,6 +121,46 @@ func TestEntriesThatCameLateAreDeleted(t *testing.T) {
 	}
 }
 
+// An installed snapshot makes the log go on far behind entries that should not be there.
+func TestStaleEntriesBeforeAGapAreDeleted(t *testing.T) {
+	store := newMoodyStore()
+	guarded := &guardedLog{LogStore: store, disk: newDisk(), within: storeWithin}
+	if err := guarded.StoreLogs(entries(1, 1, 5)); err != nil {
+		t.Fatal(err)
+	}
+	store.failWith(syscall.EIO)
+	if err := guarded.StoreLogs(entries(1, 6, 9)); err == nil {
+		t.Fatal("got no error, want one")
+	}
+	store.failWith(nil)
+	if err := guarded.StoreLogs(entries(3, 100, 101)); err != nil {
+		t.Fatal(err)
+	}
+	for index, want := range map[uint64]error{5: nil, 6: raft.ErrLogNotFound, 9: raft.ErrLogNotFound, 100: nil} {
+		if err := guarded.GetLog(index, &raft.Log{}); !errors.Is(err, want) {
+			t.Errorf("entry %d: got %v, want %v", index, err, want)
+		}
+	}
+}
+
+// A vote in a term that is not on disk could be given twice.
+func TestNoVoteInATermThatWasLost(t *testing.T) {
+	store := newMoodyStore()
+	store.failWith(syscall.ENOSPC)
+	guarded := &guardedStable{StableStore: store, disk: newDisk()}
+	guarded.disk.close()
+	if err := guarded.SetUint64([]byte(currentTerm), 7); err != nil {
+		t.Errorf("got %v, want none: raft would panic", err)
+	}
+	store.failWith(nil)
+	if err := guarded.SetUint64([]byte("LastVoteTerm"), 7); err == nil {
+		t.Error("a vote was kept in a term that was not")
+	}
+	if err := guarded.Set([]byte("LastVoteCand"), []byte("a")); err == nil {
+		t.Error("a vote was kept in a term that was not")
+	}
+}
+
 func TestTermWaitsForAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newMoodyStore()

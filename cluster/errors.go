@@ -20,6 +20,8 @@ var (
 	// ErrHeldBack: a member of the cluster runs a version that does not understand
 	// the write, so it is not made until all are upgraded.
 	ErrHeldBack = errors.New("not every node understands this yet")
+	// ErrNeeded: without this node, too few voters would be left that answer.
+	ErrNeeded = errors.New("the cluster cannot do without this node now")
 	// ErrForeign: this node and the peer belong to different clusters.
 	ErrForeign = errors.New("belongs to another cluster")
 	// errNotLeader: the node asked is not the leader (any more).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -150,7 +151,14 @@ func (c *Cluster) reconcileLoop(ctx context.Context) {
 func (c *Cluster) reconcile(ctx context.Context, missing map[raft.ServerID]time.Time) error {
 	servers := c.servers()
 	living := c.confirmed(ctx, servers)
-	for _, gone := range append(c.departed(servers, living, missing, time.Now()), swapped(c.id.nodeID(), servers, living)...) {
+	gone := c.departed(servers, living, missing, time.Now())
+	for _, lives := range swapped(c.id.nodeID(), servers, living) {
+		if err := c.spares(lives.ID); err != nil {
+			return fmt.Errorf("cannot exchange the addresses of nodes: %w", err)
+		}
+		gone = append(gone, lives)
+	}
+	for _, gone := range gone {
 		c.log.Info("removing a node from raft", "id", gone.ID, "addr", gone.Address)
 		if err := await(ctx, c.raft().RemoveServer(gone.ID, 0, officeWithin)); err != nil {
 			return fmt.Errorf("cannot remove node %s: %w", gone.ID, err)
@@ -282,8 +290,9 @@ func swapped(leader string, servers []raft.Server, living []member) []raft.Serve
 	return nil
 }
 
-// Leave takes this node out of the cluster for good, then stops it. It fails,
-// and nothing has changed, if the cluster cannot take writes.
+// Leave takes this node out of the cluster for good, then stops it. If it fails, with
+// ErrNoLeader or ErrNeeded, nothing has changed; with ErrUnknownOutcome the cluster
+// may yet go on without this node.
 func (c *Cluster) Leave(ctx context.Context) error {
 	if c.copied.Load() {
 		return errors.New("cannot leave the cluster: this node is a copy of one that runs")
@@ -310,6 +319,10 @@ func (c *Cluster) leaveRaft(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		if errors.Is(err, ErrNeeded) && !unknown {
+			c.gossip.tell(func(m *meta) { m.Going = "" })
+			return err
+		}
 		unknown = unknown || errors.Is(err, ErrUnknownOutcome)
 		if !pause(ctx, retryAfter) {
 			c.gossip.tell(func(m *meta) { m.Going = "" })
@@ -323,7 +336,7 @@ func (c *Cluster) askRemoval(ctx context.Context) error {
 	case "":
 		return errors.New(nameOr(c.degraded(), "none is known"))
 	case c.id.nodeID():
-		return errors.New("none but this node, and no other voter can take over from it")
+		return errors.New("no other voter that answers has taken over from this node, which leads")
 	default:
 		return c.calls.call(ctx, named(id, addr), removePath, removeCall{ID: c.id.nodeID()}, &none{})
 	}
@@ -334,9 +347,56 @@ func (c *Cluster) remove(ctx context.Context, call removeCall) error {
 	if c.raft().State() != raft.Leader {
 		return errNotLeader
 	}
+	if err := c.awaitSpare(ctx, raft.ServerID(call.ID)); err != nil {
+		return err
+	}
 	c.log.Info("removing a node that leaves", "id", call.ID)
 	if err := await(ctx, c.raft().RemoveServer(raft.ServerID(call.ID), 0, officeWithin)); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
 	return nil
+}
+
+// awaitSpare gives the others some time to answer: the leader may be a new one.
+func (c *Cluster) awaitSpare(ctx context.Context, id raft.ServerID) error {
+	ctx, cancel := context.WithTimeout(ctx, c.silence())
+	defer cancel()
+	err := c.spares(id)
+	for err != nil && pause(ctx, askAgain) {
+		err = c.spares(id)
+	}
+	return err
+}
+
+// spares says why the cluster cannot do without a node, nil if it can. Raft goes by its new members as soon as they
+// are in the log: with too few of them that answer, it could not even agree on that.
+func (c *Cluster) spares(id raft.ServerID) error {
+	if s, ok := findServer(c.servers(), string(id)); !ok || s.Suffrage != raft.Voter {
+		return nil
+	}
+	remain, silent := 0, []string{}
+	for _, s := range c.servers() {
+		if s.ID == id || s.Suffrage != raft.Voter {
+			continue
+		}
+		if remain++; !c.inTouch(s.ID) {
+			m, _ := c.gossip.find(string(s.ID))
+			silent = append(silent, nameOr(m.Name, string(s.ID)))
+		}
+	}
+	if answering := remain - len(silent); 2*answering > remain {
+		return nil
+	}
+	return fmt.Errorf("%w: %d voters would remain, of which %s would not answer; start that again first, or wait until it is removed from the cluster",
+		ErrNeeded, remain, strings.Join(silent, " and "))
+}
+
+// inTouch says whether a voter has answered this leader lately.
+func (c *Cluster) inTouch(id raft.ServerID) bool {
+	return string(id) == c.id.nodeID() || c.replica.Load().transport.answeredSince(id, time.Now().Add(-c.silence()))
+}
+
+// silence is how long no answer means nothing.
+func (c *Cluster) silence() time.Duration {
+	return time.Duration(c.cfg.RaftMultiplier) * raft.DefaultConfig().HeartbeatTimeout
 }

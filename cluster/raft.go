@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"time"
@@ -45,7 +44,7 @@ type stores struct {
 // replica is one run of Raft over the stores. There is one at a time.
 type replica struct {
 	*raft.Raft
-	transport io.Closer
+	transport *raftTransport
 }
 
 // raft is the Raft that runs now. It is not kept by anybody for long, because it

@@ -16,7 +16,8 @@ import (
 //
 // Raft doubles its pause after each message with entries that was lost, up to 10 s,
 // and has no way to be told that the node is back. So such a failure is kept from
-// Raft until the node answers a heartbeat, which is tried twice a second.
+// Raft until the node answers a heartbeat. That is tried twice a second where it is
+// refused, every 2 to 5 s where packets vanish.
 type raftTransport struct {
 	carrier
 	// follows says whether this node leads in the term and has that follower.
@@ -43,7 +44,7 @@ func (c *Cluster) newRaftTransport() *raftTransport {
 		carrier: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			ServerAddressProvider: (*addressBook)(c),
 			Logger:                c.library.hclog("raft"),
-			Stream:                &raftStream{Cluster: c, closed: make(chan struct{})},
+			Stream:                &raftStream{Cluster: c, closed: make(chan struct{}), conns: map[*raftStreamConn]struct{}{}},
 			MaxPool:               3,
 			// With more, a follower that refuses entries, as when its disk fails, may get
 			// none for as long as the leader leads (hashicorp/raft#612).
@@ -109,6 +110,9 @@ func (t *raftTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddre
 // follows says whether this node leads in the term and has that follower.
 func (c *Cluster) follows(term uint64, follower raft.ServerID) bool {
 	now := c.replica.Load()
+	if c.transfers.Load() > 0 { // which waits for the goroutine that sends to a follower
+		return false
+	}
 	if now == nil || now.State() != raft.Leader || now.CurrentTerm() != term {
 		return false
 	}
@@ -121,14 +125,59 @@ type raftStream struct {
 	*Cluster
 	closed chan struct{}
 	once   sync.Once
+
+	mu    sync.Mutex
+	conns map[*raftStreamConn]struct{} // that are open
+}
+
+// raftStreamConn is a connection that ends with its stream.
+type raftStreamConn struct {
+	net.Conn
+	of *raftStream
+}
+
+// Close implements net.Conn.
+func (c *raftStreamConn) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.conns, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // Accept implements net.Listener.
-func (s *raftStream) Accept() (net.Conn, error) { return s.mux.raft.accept(s.closed) }
+func (s *raftStream) Accept() (net.Conn, error) {
+	conn, err := s.mux.raft.accept(s.closed)
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(conn), nil
+}
 
-// Close implements net.Listener.
+// keep has the connection closed with the stream.
+func (s *raftStream) keep(conn net.Conn) net.Conn {
+	kept := &raftStreamConn{conn, s}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closed:
+		conn.Close()
+	default:
+		s.conns[kept] = struct{}{}
+	}
+	return kept
+}
+
+// Close implements net.Listener. It ends messages that are under way, for which Raft's
+// own end would wait.
 func (s *raftStream) Close() error {
-	s.once.Do(func() { close(s.closed) })
+	s.once.Do(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		close(s.closed)
+		for conn := range s.conns {
+			conn.Conn.Close()
+		}
+	})
 	return nil
 }
 
@@ -143,7 +192,11 @@ func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (ne
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return s.dialer.dial(ctx, string(address), append([]byte{raftConn}, clusterID...))
+	conn, err := s.dialer.dial(ctx, string(address), append([]byte{raftConn}, clusterID...))
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(conn), nil
 }
 
 // addressBook gives Raft the addresses that nodes have now: one that came back
