@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,7 +65,6 @@ type Cluster struct {
 	problems   map[string]bool
 
 	transfers atomic.Int32 // of leadership that Raft has not answered yet
-	handed    atomic.Int32 // calls of handOver that failed
 
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -433,36 +433,38 @@ func (c *Cluster) closeStore() {
 	}
 }
 
-// handOver gives leadership to a voter that answers, if this node has it and there is
-// one that means to go on voting. Raft itself would also choose a dead one. Each call
-// begins with another one, in case the last could not take it.
+// handOver gives leadership to a living voter, if this node has it and there is one
+// that means to go on voting. Raft itself would also choose a dead one.
 func (c *Cluster) handOver() {
 	if c.raft().State() != raft.Leader {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callWithin)
 	defer cancel()
-	heirs := c.heirs()
-	for i := range heirs {
-		heir := heirs[(int(c.handed.Load())+i)%len(heirs)]
+	for _, heir := range c.heirs() {
 		err := c.transfer(ctx, heir)
 		if err == nil {
 			return
 		}
 		c.log.Warn("cannot hand leadership over; the others will elect after a timeout", "to", heir.ID, "error", err)
+		if ctx.Err() != nil {
+			return
+		}
 	}
-	c.handed.Add(1)
 }
 
-// heirs are the voters that could lead.
+// heirs are the voters that could lead, one that has answered lately first.
 func (c *Cluster) heirs() []raft.Server {
 	var heirs []raft.Server
 	servers := c.servers()
 	for _, m := range c.gossip.alive() {
 		s, ok := findServer(servers, m.ID)
-		if ok && s.Suffrage == raft.Voter && m.ID != c.id.nodeID() && m.Going == "" && !m.NonVoter && c.inTouch(s.ID) {
+		if ok && s.Suffrage == raft.Voter && m.ID != c.id.nodeID() && m.Going == "" && !m.NonVoter {
 			heirs = append(heirs, s)
 		}
+	}
+	if i := slices.IndexFunc(heirs, func(s raft.Server) bool { return c.inTouch(s.ID) }); i > 0 {
+		heirs[0], heirs[i] = heirs[i], heirs[0]
 	}
 	return heirs
 }
