@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// handedOut are the addresses that a test has, whose node may not have begun to
+// listen there.
+var handedOut sync.Map
+
 // freeAddr returns a loopback address whose port is free for TCP and UDP. It
 // stays below the range from which the system picks ports for clients, so that
 // no connection takes it before a node does, or while the node is down.
@@ -35,6 +39,9 @@ func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
+		if _, taken := handedOut.LoadOrStore(addr, true); taken {
+			continue
+		}
 		tcp, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue
