@@ -136,16 +136,26 @@ func TestNoRetryOnceAnInterimAnswerWasRelayed(t *testing.T) {
 func TestRetryBudget(t *testing.T) {
 	b := newBudget()
 	drawn := 0
-	for b.withdraw() {
+	now := time.Unix(1000, 0)
+	for b.withdraw(now) {
 		drawn++
 	}
-	if drawn != burst {
-		t.Errorf("got a burst of %d retries, want %d", drawn, burst)
+	if drawn != burst+alwaysPerSecond {
+		t.Errorf("got a burst of %d retries, want %d", drawn, burst+alwaysPerSecond)
+	}
+	for range 10 {
+		now = now.Add(time.Second)
+		for drawn = 0; b.withdraw(now); {
+			drawn++
+		}
+		if drawn != alwaysPerSecond {
+			t.Errorf("got %d retries in a second without requests, want %d", drawn, alwaysPerSecond)
+		}
 	}
 	drawn = 0
 	for range 1000 {
 		b.deposit()
-		if b.withdraw() {
+		if b.withdraw(now) {
 			drawn++
 		}
 	}
@@ -167,15 +177,15 @@ func TestRetryBudgetIsExactWhenConcurrent(t *testing.T) {
 	for range 8 {
 		running.Go(func() {
 			for range burst {
-				if b.withdraw() {
+				if b.withdraw(time.Unix(1000, 0)) {
 					drawn.Add(1)
 				}
 			}
 		})
 	}
 	running.Wait()
-	if got := drawn.Load(); got != burst {
-		t.Errorf("got %d retries, want %d", got, burst)
+	if got := drawn.Load(); got != burst+alwaysPerSecond {
+		t.Errorf("got %d retries, want %d", got, burst+alwaysPerSecond)
 	}
 }
 

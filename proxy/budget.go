@@ -1,6 +1,9 @@
 package proxy
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 const (
 	// requestsPerRetry is how many requests pay for one retry: at most 20 % more
@@ -9,11 +12,15 @@ const (
 	// burst is how many retries may come at once. It must cover all requests that
 	// a backend had under way when it died.
 	burst = 500
+	// alwaysPerSecond is how many retries a second there may be whatever was paid: where
+	// there is little traffic, they do no harm.
+	alwaysPerSecond = 3
 )
 
 // budget bounds the retries of a pool. Every request pays in, every retry draws.
 type budget struct {
-	paid atomic.Int64 // in requests
+	paid  atomic.Int64 // in requests
+	given atomic.Int64 // a Unix second, times 4, and how many retries it was given unpaid
 }
 
 func newBudget() *budget {
@@ -29,14 +36,31 @@ func (b *budget) deposit() {
 	}
 }
 
-// withdraw says whether there may be a retry, and counts it.
-func (b *budget) withdraw() bool {
+// withdraw says whether there may be a retry now, and counts it.
+func (b *budget) withdraw(now time.Time) bool {
 	for {
 		paid := b.paid.Load()
 		if paid < requestsPerRetry {
-			return false
+			return b.give(now.Unix())
 		}
 		if b.paid.CompareAndSwap(paid, paid-requestsPerRetry) {
+			return true
+		}
+	}
+}
+
+// give says whether there may be one that nobody has paid for.
+func (b *budget) give(second int64) bool {
+	for {
+		given := b.given.Load()
+		next := given + 1
+		if given/4 != second {
+			next = second*4 + 1
+		}
+		if next%4 > alwaysPerSecond || next/4 != second {
+			return false
+		}
+		if b.given.CompareAndSwap(given, next) {
 			return true
 		}
 	}

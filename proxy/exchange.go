@@ -42,7 +42,7 @@ func (e *exchange) next(err error) *balance.Target {
 		return nil
 	}
 	target := e.pool.strategy.Pick(e.tried)
-	if target == nil || !e.pool.budget.withdraw() {
+	if target == nil || !e.pool.budget.withdraw(time.Now()) {
 		return nil
 	}
 	reason := "reset"

@@ -61,11 +61,18 @@ func listenError(addr string, err error) error {
 	}
 }
 
+// Retire makes the proxy no longer ready, so that traffic is sent elsewhere. It serves
+// what comes all the same, and asks clients to close their connections.
+func (p *Proxy) Retire() {
+	p.draining.Store(true)
+	p.server.Retire()
+}
+
 // Shutdown stops the proxy for good: it is no longer ready, takes no connections,
 // and lets requests end until ctx is done, when it cuts those that are left and
 // returns an error that says how many.
 func (p *Proxy) Shutdown(ctx context.Context) error {
-	p.draining.Store(true)
+	p.Retire()
 	err := p.server.Shutdown(ctx)
 	p.cut()
 	p.serving.Wait()

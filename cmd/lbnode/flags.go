@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/peterbourgon/ff/v3"
 
@@ -43,6 +44,8 @@ type nodeFlags struct {
 	insecure       bool
 	nonVoter       bool
 	leaveOnStop    bool
+	lameDuck       time.Duration
+	drain          time.Duration
 	backends       list
 	raftMultiplier int
 	logLevel       slog.Level
@@ -84,6 +87,8 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.Var(&f.allowFrom, "allow-from", "`networks` from which other nodes may come, such as 10.0.0.0/24 (default: any)")
 	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
 	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
+	fs.DurationVar(&f.lameDuck, "lame-duck", defaultLameDuck, "how long to serve on when told to stop, while /readyz says no and clients are asked to go elsewhere")
+	fs.DurationVar(&f.drain, "drain", defaultDrain, "how long requests under way may then take to end")
 	fs.BoolVar(&f.leaveOnStop, "leave-on-stop", false, "leave the cluster for good when told to stop: for machines that do not come back")
 	fs.Var(&f.backends, "backend", "`URL` of a backend for the default pool of a cluster that has no pool yet; repeatable")
 	fs.IntVar(&f.raftMultiplier, "raft-multiplier", 1, "`factor` by which raft's timeouts are stretched, 1 to 10")
@@ -117,6 +122,9 @@ func parseFlags(args []string) (*nodeFlags, error) {
 	}
 	if f.logFormat != "text" && f.logFormat != "json" {
 		return nil, fmt.Errorf("%w: -log-format must be text or json, not %q", errUsage, f.logFormat)
+	}
+	if f.lameDuck < 0 || f.drain < 0 {
+		return nil, fmt.Errorf("%w: -lame-duck and -drain are times such as 5s, not below 0", errUsage)
 	}
 	f.keepToLoopback()
 	return f, nil

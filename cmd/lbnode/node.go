@@ -17,8 +17,11 @@ import (
 	"lbnode/state"
 )
 
-// drainWithin is how long requests under way may take to end when a node stops.
-const drainWithin = 30 * time.Second
+const (
+	// defaultLameDuck is long enough for clients that come back often to notice.
+	defaultLameDuck = time.Second
+	defaultDrain    = 30 * time.Second
+)
 
 // node is one lbnode. This is the only place where its parts are put together:
 //
@@ -47,6 +50,8 @@ type node struct {
 	adminAddr, httpAddr net.Addr
 
 	leaveOnStop bool
+	lameDuck    time.Duration
+	drain       time.Duration
 
 	left     chan struct{} // closed when the node has left the cluster
 	leftOnce sync.Once
@@ -61,12 +66,14 @@ type nodeConfig struct {
 	log        *slog.Logger
 	// leaveOnStop makes a node leave the cluster for good when it is told to stop.
 	leaveOnStop bool
+	lameDuck    time.Duration // in which a node that stops serves on
+	drain       time.Duration // that requests may then take to end
 }
 
 // startNode binds all listeners and starts all parts. An error leaves nothing
 // running.
 func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
-	n := &node{log: cfg.log, metrics: admin.NewMetrics(), leaveOnStop: cfg.leaveOnStop, left: make(chan struct{})}
+	n := &node{log: cfg.log, metrics: admin.NewMetrics(), leaveOnStop: cfg.leaveOnStop, lameDuck: cfg.lameDuck, drain: cfg.drain, left: make(chan struct{})}
 	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log})
 	n.proxy = proxy.New(proxy.Config{
 		Rank:     func() int { return n.cluster.Rank() },
@@ -125,11 +132,15 @@ func (n *node) run(ctx context.Context) error {
 	return err
 }
 
-// stop takes no more traffic, lets what is under way end, then stops the parts
+// stop sends traffic elsewhere, takes no more, lets what is under way end, then stops the parts
 // in the reverse order of their start. With leave, the node leaves the cluster for
 // good, if the cluster can do without it now.
 func (n *node) stop(ctx context.Context, leave bool) {
-	draining, cancel := context.WithTimeout(ctx, drainWithin)
+	n.proxy.Retire()
+	if n.httpAddr != nil {
+		time.Sleep(n.lameDuck)
+	}
+	draining, cancel := context.WithTimeout(ctx, n.drain)
 	defer cancel()
 	if err := n.proxy.Shutdown(draining); err != nil {
 		n.log.Warn("cut off requests that did not end in time", "error", err)
@@ -251,7 +262,7 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return quietHelpWith(stdout, err)
 	}
 	log := newLog(stderr, flags)
-	cfg := nodeConfig{http: flags.http, admin: flags.admin, leaveOnStop: flags.leaveOnStop, log: log}
+	cfg := nodeConfig{http: flags.http, admin: flags.admin, leaveOnStop: flags.leaveOnStop, lameDuck: flags.lameDuck, drain: flags.drain, log: log}
 	if cfg.adminToken, err = flags.adminToken(); err != nil {
 		return err
 	}

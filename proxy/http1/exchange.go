@@ -3,9 +3,18 @@ package http1
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
+)
+
+const (
+	// spliceFrom is from how much that is still to come of a body on it is spliced.
+	spliceFrom = 128 << 10
+	// spliceStep is how much is spliced before that counts as progress.
+	spliceStep = 128 << 10
 )
 
 // Why an attempt failed, besides ConnectError, ErrFull and a *Fault of the client's
@@ -39,6 +48,7 @@ type Exchange struct {
 	outlet   outlet
 	answer   body // of the backend
 	source   body // of the client
+	spliced  io.LimitedReader
 	upload   *upload
 
 	id        [maxRequestID]byte
@@ -294,7 +304,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	}
 	framing := r.framing(x.Method())
 	out := x.outward(framing)
-	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.draining.Load()
+	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.retiring.Load()
 	x.status, x.begun = r.status, true
 	x.session.touch()
 	x.outlet.open(x.session, out == byChunks)
@@ -347,8 +357,8 @@ func (x *Exchange) pump() error {
 		default:
 			if err = x.outlet.flush(); err == nil {
 				s.touch()
-				if err := b.more(); err != nil {
-					return errors.Join(ErrCut, err)
+				if err := x.more(); err != nil {
+					return err
 				}
 			}
 		}
@@ -359,11 +369,36 @@ func (x *Exchange) pump() error {
 	}
 }
 
+// more waits for more of the body. Much of a plain one passes through the kernel only.
+func (x *Exchange) more() error {
+	b := &x.answer
+	if b.framing != byCount || b.left < spliceFrom || b.in.raw == nil || x.session.in.raw == nil {
+		if err := b.more(); err != nil {
+			return errors.Join(ErrCut, err)
+		}
+		return nil
+	}
+	client, backend := x.session.conn.(*net.TCPConn), b.in.conn.(*net.TCPConn)
+	for b.left >= spliceFrom {
+		x.spliced = io.LimitedReader{R: backend, N: spliceStep}
+		n, err := client.ReadFrom(&x.spliced)
+		b.left, b.count = b.left-n, b.count+n
+		switch {
+		case err != nil:
+			return errors.Join(ErrCut, err)
+		case n == 0:
+			return ErrCut
+		}
+		x.session.touch()
+	}
+	return nil
+}
+
 // Refuse answers with a short text instead of a backend's answer. The connection
 // goes on if the next request on it may fare better and can be found.
 func (x *Exchange) Refuse(status int, text string) {
 	keep := status == http.StatusOK || status == http.StatusNotFound || status == http.StatusBadGateway || status == http.StatusServiceUnavailable
-	x.closing = x.closing || !keep || x.request.hasBody() && x.session.taken == 0 || x.session.server.draining.Load()
+	x.closing = x.closing || !keep || x.request.hasBody() && x.session.taken == 0 || x.session.server.retiring.Load()
 	x.status, x.begun = status, true
 	out := append(x.outlet.head(), "HTTP/1.1 "...)
 	out = strconv.AppendInt(out, int64(status), 10)
@@ -403,7 +438,7 @@ func (x *Exchange) reset() {
 		giveBack(x.held)
 	}
 	x.outlet.close()
-	x.answer.in, x.source.in = nil, nil
+	x.answer.in, x.source.in, x.spliced.R = nil, nil, nil
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
 	x.idLength, x.interim, x.status, x.bytesOut = 0, 0, 0, 0
 	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false

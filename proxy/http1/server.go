@@ -41,6 +41,7 @@ type Server struct {
 	log      *slog.Logger
 	now      atomic.Int64           // ms since start, not older than a tick
 	date     atomic.Pointer[[]byte] // for Date fields
+	retiring atomic.Bool
 	draining atomic.Bool
 	active   atomic.Int64 // exchanges
 	stopped  chan struct{}
@@ -132,6 +133,10 @@ func (s *Server) leave(session *session) {
 // Active is how many exchanges are under way, tunnels among them.
 func (s *Server) Active() int64 { return s.active.Load() }
 
+// Retire serves on, but asks clients to come back over another connection, and so to
+// another node.
+func (s *Server) Retire() { s.retiring.Store(true) }
+
 // Shutdown accepts nothing any more, closes idle connections, lets exchanges end
 // until ctx is done, and cuts those that are left, of which the error says how many.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -155,6 +160,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // drain closes the listeners; the sweeper closes what is idle.
 func (s *Server) drain() {
+	s.Retire()
 	s.draining.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
