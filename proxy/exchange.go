@@ -46,8 +46,11 @@ func (e *exchange) next(err error) *balance.Target {
 		return nil
 	}
 	reason := "reset"
-	if notSent(err) {
+	switch {
+	case notSent(err):
 		reason = "connect"
+	case errors.Is(err, http1.ErrBackendStalled):
+		reason = "timeout"
 	}
 	e.recorder.Retry(e.pool.spec.Name, reason)
 	return e.begin(target, e.end())
@@ -59,7 +62,8 @@ func (e *exchange) repeatable(err error) bool {
 	if e.x.Begun() {
 		return false
 	}
-	return notSent(err) || errors.Is(err, http1.ErrLost) && idempotent(e.method) && e.x.Whole()
+	failed := errors.Is(err, http1.ErrLost) || errors.Is(err, http1.ErrBackendStalled)
+	return notSent(err) || failed && idempotent(e.method) && e.x.Whole()
 }
 
 func notSent(err error) bool {

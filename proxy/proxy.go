@@ -44,7 +44,7 @@ type Recorder interface {
 	// answer.
 	Attempt(pool, backend string, code int, took time.Duration)
 	// Retry: a request goes to another backend. The reason is connect (no connection
-	// could be made) or reset (it was lost before an answer came).
+	// could be made), reset (it was lost before an answer came) or timeout.
 	Retry(pool, reason string)
 	// Reject: the proxy itself refused a request. The reason is bad_request,
 	// method, no_route, no_backend or no_view.

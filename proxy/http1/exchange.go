@@ -100,6 +100,9 @@ func (x *Exchange) Whole() bool { return !x.touched }
 // client, another Forward, or a Refuse, may follow an error.
 func (x *Exchange) Forward(ctx context.Context, to *Backend, timeout time.Duration) error {
 	x.prepare()
+	if x.session.watch.hasExpired() { // in the attempt before
+		x.session.wake()
+	}
 	for {
 		x.session.arm(timeout)
 		u := to.idle(x.session.shard)

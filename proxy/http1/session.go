@@ -113,7 +113,7 @@ func (s *session) rest() {
 func (s *session) wake() {
 	s.server.mu.Lock() // until the sweeper has done it
 	defer s.server.mu.Unlock()
-	s.conn.SetReadDeadline(time.Time{})
+	s.conn.SetDeadline(time.Time{})
 }
 
 // serveStep is called when something may have come. It says whether serveInline

@@ -90,12 +90,12 @@ func (s *session) abandoned(now, until int64) bool {
 
 // stop ends what the session waits for, in a phase that has expired.
 func (s *session) stop(p phase) {
-	s.conn.SetReadDeadline(past)
 	if p != exchanged {
+		s.conn.SetReadDeadline(past)
 		return
 	}
 	s.stopBackend()
-	s.conn.SetWriteDeadline(time.Now().Add(lastWords))
+	s.conn.SetWriteDeadline(past)
 }
 
 // stopBackend ends what the session waits for at a backend.
