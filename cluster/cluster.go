@@ -103,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 }
 
 func (c *Cluster) open(ctx context.Context) error {
-	from, err := parseNetworks(c.cfg.AllowFrom)
+	from, err := ParseNetworks("allow-from", c.cfg.AllowFrom)
 	if err != nil {
 		return err
 	}

@@ -132,7 +132,7 @@ func (c *Config) Validate() error {
 			return err
 		}
 	}
-	if _, err := parseNetworks(c.AllowFrom); err != nil {
+	if _, err := ParseNetworks("allow-from", c.AllowFrom); err != nil {
 		return err
 	}
 	_, err := ParseJoin(c.Join, 0)

@@ -3,15 +3,17 @@ package cluster
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
 
 func TestNetworks(t *testing.T) {
-	if _, err := parseNetworks([]string{"10.0.0.0/33"}); err == nil {
-		t.Error("a network of 33 bits is taken")
+	if _, err := ParseNetworks("allow-from", []string{"10.0.0.0/33"}); err == nil || !strings.Contains(err.Error(), `-allow-from "10.0.0.0/33"`) {
+		t.Errorf("a network of 33 bits: got %v, want it refused by name", err)
 	}
-	some, err := parseNetworks([]string{"10.0.0.0/24", "192.168.1.7", "fd00::/8"})
+	parsed, err := ParseNetworks("allow-from", []string{"10.0.0.0/24", "192.168.1.7", "fd00::/8", "::ffff:172.16.0.0/108", "::ffff:192.0.2.1"})
+	some := networks(parsed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,6 +23,7 @@ func TestNetworks(t *testing.T) {
 	}{
 		{"10.0.0.255:1", true}, {"10.0.1.0:1", false}, {"[::ffff:10.0.0.9]:1", true},
 		{"192.168.1.7:1", true}, {"192.168.1.8:1", false}, {"[fd00::1]:1", true}, {"[fe80::1]:1", false},
+		{"172.31.255.255:1", true}, {"172.32.0.0:1", false}, {"192.0.2.1:1", true}, {"192.0.2.2:1", false},
 	} {
 		addr := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(test.from))
 		if got := some.allow(addr); got != test.some {

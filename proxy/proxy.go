@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,10 @@ type Config struct {
 	Suspect func(backendID string)
 	// Recorder counts what happens. Without it nothing is counted.
 	Recorder Recorder
+	// TrustedProxies are the networks of clients that may say for whom they send a
+	// request: what they put into X-Forwarded-For, -Proto and -Host is kept. What any
+	// other client puts there is replaced.
+	TrustedProxies []netip.Prefix
 	// Log gets transitions, and at debug level why requests failed. Without it
 	// nothing is logged.
 	Log *slog.Logger

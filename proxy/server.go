@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -24,8 +26,20 @@ func (p *Proxy) newServer() *http1.Server {
 		Limits:  http1.DefaultLimits(),
 		Header:  readHeaderTimeout,
 		Idle:    idleClientTime,
+		Trusted: within(p.config.TrustedProxies),
 		Log:     p.log,
 	})
+}
+
+// within returns what says whether an address is in one of the networks, which is not
+// one of IPv4 within IPv6; nil if there are none.
+func within(networks []netip.Prefix) func(netip.Addr) bool {
+	if len(networks) == 0 {
+		return nil
+	}
+	return func(addr netip.Addr) bool {
+		return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
+	}
 }
 
 // Listen takes traffic on addr, host:port, and returns the address bound, which

@@ -18,6 +18,7 @@ import (
 
 	"lbnode/cluster"
 	"lbnode/cluster/admin"
+	"lbnode/proxy"
 	"lbnode/state"
 )
 
@@ -41,6 +42,7 @@ type nodeFlags struct {
 	adminTokenFile string
 	secret         string
 	allowFrom      list
+	trustedProxies list
 	insecure       bool
 	nonVoter       bool
 	leaveOnStop    bool
@@ -85,6 +87,7 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.StringVar(&f.adminTokenFile, "admin-token-file", "", "`file` with the token that the admin address asks for")
 	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen; of several, a line each, the first is used and all are accepted; SIGHUP reads it again")
 	fs.Var(&f.allowFrom, "allow-from", "`networks` from which other nodes may come, such as 10.0.0.0/24 (default: any)")
+	fs.Var(&f.trustedProxies, "trusted-proxies", "`networks` of proxies whose X-Forwarded-For, -Proto and -Host are kept (default: none)")
 	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
 	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
 	fs.DurationVar(&f.lameDuck, "lame-duck", defaultLameDuck, "how long to serve on when told to stop, while /readyz says no and clients are asked to go elsewhere")
@@ -207,6 +210,14 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 		Log:            log,
 	}
 	if err := cfg.Validate(); err != nil {
+		return cfg, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return cfg, nil
+}
+
+// proxyConfig turns the flags into the settings of package proxy.
+func (f *nodeFlags) proxyConfig() (cfg proxy.Config, err error) {
+	if cfg.TrustedProxies, err = cluster.ParseNetworks("trusted-proxies", f.trustedProxies); err != nil {
 		return cfg, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	return cfg, nil

@@ -61,6 +61,7 @@ type node struct {
 type nodeConfig struct {
 	cluster    cluster.Config
 	http       string // address for traffic
+	proxy      proxy.Config
 	admin      string // address for the admin API
 	adminToken string
 	log        *slog.Logger
@@ -75,12 +76,11 @@ type nodeConfig struct {
 func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	n := &node{log: cfg.log, metrics: admin.NewMetrics(), leaveOnStop: cfg.leaveOnStop, lameDuck: cfg.lameDuck, drain: cfg.drain, left: make(chan struct{})}
 	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log})
-	n.proxy = proxy.New(proxy.Config{
-		Rank:     func() int { return n.cluster.Rank() },
-		Suspect:  n.checker.Suspect,
-		Recorder: n.metrics,
-		Log:      cfg.log,
-	})
+	cfg.proxy.Rank = func() int { return n.cluster.Rank() }
+	cfg.proxy.Suspect = n.checker.Suspect
+	cfg.proxy.Recorder = n.metrics
+	cfg.proxy.Log = cfg.log
+	n.proxy = proxy.New(cfg.proxy)
 	cfg.cluster.OnView = n.viewChanged
 	cfg.cluster.OnMembers = n.membersChanged
 	cfg.cluster.OnAutonomous = n.proxy.SetAutonomous
@@ -267,6 +267,9 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	if cfg.cluster, err = flags.clusterConfig(log); err != nil {
+		return err
+	}
+	if cfg.proxy, err = flags.proxyConfig(); err != nil {
 		return err
 	}
 	reload := newReload(flags.secret, log)
