@@ -50,6 +50,9 @@ func (t *traffic) Refused(why *http1.Fault) {
 	t.recorder.Request("", "OTHER", "HTTP/1.1", why.Status, 0)
 }
 
+// Rejected implements http1.Handler.
+func (t *traffic) Rejected(why http1.Rejection) { t.recorder.Reject(string(why)) }
+
 // Connections implements http1.Handler.
 func (t *traffic) Connections(delta int) { t.recorder.Connections(listenerHTTP, delta) }
 

@@ -33,6 +33,16 @@ type Config struct {
 	// request: what they put into X-Forwarded-For, -Proto and -Host is kept. What any
 	// other client puts there is replaced.
 	TrustedProxies []netip.Prefix
+	// ProxyProtocol are the networks from which connections begin with a header of
+	// the PROXY protocol. One that does not is closed. The address in the header counts
+	// as the client's, except for TrustedProxies.
+	ProxyProtocol []netip.Prefix
+	// HeaderTimeout bounds the time from a request's first byte to the end of its
+	// head, and that for a PROXY header. If it is 0, 10 s are.
+	HeaderTimeout time.Duration
+	// IdleTimeout bounds the time that a connection waits for a request. If it is 0,
+	// 60 s are.
+	IdleTimeout time.Duration
 	// Log gets transitions, and at debug level why requests failed. Without it
 	// nothing is logged.
 	Log *slog.Logger
@@ -51,8 +61,8 @@ type Recorder interface {
 	// Retry: a request goes to another backend. The reason is connect (no connection
 	// could be made), reset (it was lost before an answer came) or timeout.
 	Retry(pool, reason string)
-	// Reject: the proxy itself refused a request. The reason is bad_request,
-	// method, no_route, no_backend or no_view.
+	// Reject: the proxy itself refused a request, because of bad_request, method,
+	// no_route, no_backend or no_view, or a connection, because of proxy_protocol.
 	Reject(reason string)
 	// Connections: so many client connections more, or fewer, are open.
 	Connections(listener string, delta int)

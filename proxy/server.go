@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,9 +25,10 @@ func (p *Proxy) newServer() *http1.Server {
 	return http1.NewServer(http1.Config{
 		Handler: (*traffic)(p),
 		Limits:  http1.DefaultLimits(),
-		Header:  readHeaderTimeout,
-		Idle:    idleClientTime,
+		Header:  cmp.Or(p.config.HeaderTimeout, readHeaderTimeout),
+		Idle:    cmp.Or(p.config.IdleTimeout, idleClientTime),
 		Trusted: within(p.config.TrustedProxies),
+		Proxied: within(p.config.ProxyProtocol),
 		Log:     p.log,
 	})
 }

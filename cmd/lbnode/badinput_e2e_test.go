@@ -96,6 +96,7 @@ func TestBadSettings(t *testing.T) {
 		{1, local("-data-dir", filepath.Join(blocked, "data")), []string{"data directory", "-data-dir"}},
 		{2, local("-admin", "0.0.0.0:0"), []string{"-admin", "-admin-token-file"}},
 		{2, local("-trusted-proxies", "10.0.0.0/24,lb1"), []string{"-trusted-proxies", "lb1"}},
+		{2, local("-proxy-protocol", "10.0.0.0/40"), []string{"-proxy-protocol", "10.0.0.0/40"}},
 		{2, local("-node", "a b"), []string{"-node", "a b"}},
 	} {
 		refused(t, test.code, test.words, test.args...)

@@ -43,6 +43,7 @@ type nodeFlags struct {
 	secret         string
 	allowFrom      list
 	trustedProxies list
+	proxyProtocol  list
 	insecure       bool
 	nonVoter       bool
 	leaveOnStop    bool
@@ -88,6 +89,7 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen; of several, a line each, the first is used and all are accepted; SIGHUP reads it again")
 	fs.Var(&f.allowFrom, "allow-from", "`networks` from which other nodes may come, such as 10.0.0.0/24 (default: any)")
 	fs.Var(&f.trustedProxies, "trusted-proxies", "`networks` of proxies whose X-Forwarded-For, -Proto and -Host are kept (default: none)")
+	fs.Var(&f.proxyProtocol, "proxy-protocol", "`networks` from which connections begin with a PROXY protocol header, of version 1 or 2 (default: none)")
 	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
 	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
 	fs.DurationVar(&f.lameDuck, "lame-duck", defaultLameDuck, "how long to serve on when told to stop, while /readyz says no and clients are asked to go elsewhere")
@@ -218,6 +220,9 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 // proxyConfig turns the flags into the settings of package proxy.
 func (f *nodeFlags) proxyConfig() (cfg proxy.Config, err error) {
 	if cfg.TrustedProxies, err = cluster.ParseNetworks("trusted-proxies", f.trustedProxies); err != nil {
+		return cfg, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if cfg.ProxyProtocol, err = cluster.ParseNetworks("proxy-protocol", f.proxyProtocol); err != nil {
 		return cfg, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	return cfg, nil

@@ -19,9 +19,18 @@ type Handler interface {
 	Handle(x *Exchange)
 	// Refused is told of a request that the engine itself has refused.
 	Refused(why *Fault)
+	// Rejected is told of a connection that was closed before there was a request.
+	Rejected(why Rejection)
 	// Connections is told that so many connections more, or fewer, are open.
 	Connections(delta int)
 }
+
+// Rejection is why a connection was closed before there was a request.
+type Rejection string
+
+// RejectedPreface is a connection that did not begin with a PROXY header, or not in
+// time, although it comes from where it must.
+const RejectedPreface Rejection = "proxy_protocol"
 
 // Config is what a Server needs. Handler must be there.
 type Config struct {
@@ -32,6 +41,9 @@ type Config struct {
 	// Trusted says whether a client at that address may say for whom it sends a
 	// request. Nobody may if it is nil.
 	Trusted func(netip.Addr) bool
+	// Proxied says whether connections from that address begin with a header of the
+	// PROXY protocol, version 1 or 2, which tells the client's. None do if it is nil.
+	Proxied func(netip.Addr) bool
 	Log     *slog.Logger
 }
 
@@ -119,7 +131,7 @@ func (s *Server) begin(conn net.Conn) {
 	s.serving.Add(1)
 	s.mu.Unlock()
 	s.config.Handler.Connections(1)
-	go session.serve()
+	go session.start()
 }
 
 func (s *Server) leave(session *session) {

@@ -31,6 +31,7 @@ type session struct {
 	shard   int
 	taken   int // bytes of in that the exchange uses, from the front
 	trusted bool
+	proxied bool   // the connection must begin with a PROXY header
 	client  []byte // the address
 	scheme  []byte
 
@@ -50,14 +51,15 @@ func newSession(server *Server, conn net.Conn, shard int) *session {
 	s := &session{server: server, conn: conn, shard: shard, scheme: []byte("http")}
 	s.in.open(conn, smallBuffer)
 	s.step = s.serveStep
-	if addr, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		ip, _ := netip.AddrFromSlice(addr.IP)
-		ip = ip.Unmap()
-		s.client = []byte(ip.String())
-		s.trusted = server.config.Trusted != nil && server.config.Trusted(ip)
+	if peer := addrOf(conn.RemoteAddr()); peer.IsValid() {
+		s.setClient(peer)
+		s.trusted = server.config.Trusted != nil && server.config.Trusted(peer)
+		s.proxied = server.config.Proxied != nil && server.config.Proxied(peer)
 	}
 	return s
 }
+
+func (s *session) setClient(addr netip.Addr) { s.client = []byte(addr.String()) }
 
 // ending is what becomes of a connection.
 type ending uint8
@@ -69,6 +71,14 @@ const (
 	lingers               // close it once the client has what was sent
 	aborted               // close it so that nothing seems to have ended
 )
+
+// start serves a new connection.
+func (s *session) start() {
+	if s.proxied && !s.introduce() {
+		s.ending = closed
+	}
+	s.serve()
+}
 
 // serve serves one request after the other.
 func (s *session) serve() {
