@@ -37,6 +37,12 @@ type Config struct {
 	// the PROXY protocol. One that does not is closed. The address in the header counts
 	// as the client's, except for TrustedProxies.
 	ProxyProtocol []netip.Prefix
+	// MaxConnections bounds the clients' connections that are open at once. If it is 0
+	// the files that the process may open do, of which a connection takes two.
+	MaxConnections int
+	// MaxConnectionsPerClient bounds those of one address, or of one /64 of IPv6; 0: no
+	// bound.
+	MaxConnectionsPerClient int
 	// HeaderTimeout bounds the time from a request's first byte to the end of its
 	// head, and that for a PROXY header. If it is 0, 10 s are.
 	HeaderTimeout time.Duration
@@ -62,7 +68,8 @@ type Recorder interface {
 	// could be made), reset (it was lost before an answer came) or timeout.
 	Retry(pool, reason string)
 	// Reject: the proxy itself refused a request, because of bad_request, method,
-	// no_route, no_backend or no_view, or a connection, because of proxy_protocol.
+	// no_route, no_backend or no_view, or a connection, because of proxy_protocol,
+	// connections or client_connections.
 	Reject(reason string)
 	// Connections: so many client connections more, or fewer, are open.
 	Connections(listener string, delta int)

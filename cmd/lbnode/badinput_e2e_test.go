@@ -97,6 +97,8 @@ func TestBadSettings(t *testing.T) {
 		{2, local("-admin", "0.0.0.0:0"), []string{"-admin", "-admin-token-file"}},
 		{2, local("-trusted-proxies", "10.0.0.0/24,lb1"), []string{"-trusted-proxies", "lb1"}},
 		{2, local("-proxy-protocol", "10.0.0.0/40"), []string{"-proxy-protocol", "10.0.0.0/40"}},
+		{2, local("-max-connections", "-1"), []string{"-max-connections", "below 0"}},
+		{2, local("-max-connections-per-client", "-1"), []string{"-max-connections-per-client", "below 0"}},
 		{2, local("-node", "a b"), []string{"-node", "a b"}},
 	} {
 		refused(t, test.code, test.words, test.args...)

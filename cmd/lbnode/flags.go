@@ -44,6 +44,8 @@ type nodeFlags struct {
 	allowFrom      list
 	trustedProxies list
 	proxyProtocol  list
+	maxConns       int
+	maxPerClient   int
 	insecure       bool
 	nonVoter       bool
 	leaveOnStop    bool
@@ -90,6 +92,8 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.Var(&f.allowFrom, "allow-from", "`networks` from which other nodes may come, such as 10.0.0.0/24 (default: any)")
 	fs.Var(&f.trustedProxies, "trusted-proxies", "`networks` of proxies whose X-Forwarded-For, -Proto and -Host are kept (default: none)")
 	fs.Var(&f.proxyProtocol, "proxy-protocol", "`networks` from which connections begin with a PROXY protocol header, of version 1 or 2 (default: none)")
+	fs.IntVar(&f.maxConns, "max-connections", 0, "most `connections` of clients at once; 0: as many as the limit on open files allows")
+	fs.IntVar(&f.maxPerClient, "max-connections-per-client", 0, "most `connections` of one client address, or /64 of IPv6; 0: any")
 	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
 	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
 	fs.DurationVar(&f.lameDuck, "lame-duck", defaultLameDuck, "how long to serve on when told to stop, while /readyz says no and clients are asked to go elsewhere")
@@ -219,6 +223,10 @@ func (f *nodeFlags) clusterConfig(log *slog.Logger) (cluster.Config, error) {
 
 // proxyConfig turns the flags into the settings of package proxy.
 func (f *nodeFlags) proxyConfig() (cfg proxy.Config, err error) {
+	if f.maxConns < 0 || f.maxPerClient < 0 {
+		return cfg, fmt.Errorf("%w: -max-connections and -max-connections-per-client cannot be below 0", errUsage)
+	}
+	cfg.MaxConnections, cfg.MaxConnectionsPerClient = f.maxConns, f.maxPerClient
 	if cfg.TrustedProxies, err = cluster.ParseNetworks("trusted-proxies", f.trustedProxies); err != nil {
 		return cfg, fmt.Errorf("%w: %w", errUsage, err)
 	}

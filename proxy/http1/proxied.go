@@ -41,7 +41,7 @@ func (s *session) introduce() bool {
 			break
 		}
 		if n > 0 {
-			return true
+			return s.enter()
 		}
 		if s.in.fill() != nil {
 			if s.in.len() == 0 && !s.watch.hasExpired() {
@@ -50,7 +50,16 @@ func (s *session) introduce() bool {
 			break
 		}
 	}
-	s.server.config.Handler.Rejected(RejectedPreface)
+	s.server.rejected(RejectedPreface, s.addr)
+	return false
+}
+
+// enter counts the connection as the client's. It says whether it may go on.
+func (s *session) enter() bool {
+	if s.server.enter(s) {
+		return true
+	}
+	s.server.rejected(RejectedClient, s.addr)
 	return false
 }
 

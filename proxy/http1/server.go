@@ -25,13 +25,6 @@ type Handler interface {
 	Connections(delta int)
 }
 
-// Rejection is why a connection was closed before there was a request.
-type Rejection string
-
-// RejectedPreface is a connection that did not begin with a PROXY header, or not in
-// time, although it comes from where it must.
-const RejectedPreface Rejection = "proxy_protocol"
-
 // Config is what a Server needs. Handler must be there.
 type Config struct {
 	Handler Handler
@@ -44,7 +37,12 @@ type Config struct {
 	// Proxied says whether connections from that address begin with a header of the
 	// PROXY protocol, version 1 or 2, which tells the client's. None do if it is nil.
 	Proxied func(netip.Addr) bool
-	Log     *slog.Logger
+	// MaxConns bounds the connections that are open; 0: no bound. What is more is
+	// closed at once.
+	MaxConns int
+	// MaxConnsPerClient bounds those of one address, or of one /64 of IPv6; 0: no bound.
+	MaxConnsPerClient int
+	Log               *slog.Logger
 }
 
 // Server serves connections of clients. All methods may be called concurrently.
@@ -60,10 +58,12 @@ type Server struct {
 	once     sync.Once
 	sweeping sync.WaitGroup
 	serving  sync.WaitGroup // sessions
+	notices  map[Rejection]*notice
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
+	clients   clients
 	count     int // of sessions ever
 }
 
@@ -75,6 +75,8 @@ func NewServer(config Config) *Server {
 		stopped:   make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},
+		clients:   clients{config.MaxConnsPerClient, map[netip.Addr]int{}},
+		notices:   map[Rejection]*notice{RejectedPreface: {}, RejectedConnections: {}, RejectedClient: {}},
 	}
 	s.setDate(time.Now())
 	s.sweeping.Go(s.sweepLoop)
@@ -119,14 +121,20 @@ func temporary(err error) bool {
 }
 
 func (s *Server) begin(conn net.Conn) {
+	peer := addrOf(conn.RemoteAddr())
+	proxied := s.config.Proxied != nil && s.config.Proxied(peer)
 	s.mu.Lock()
-	if s.draining.Load() { // nobody would wait for it
+	if why, ok := s.admit(peer, proxied); !ok {
 		s.mu.Unlock()
 		conn.Close()
+		if why != "" {
+			s.rejected(why, peer)
+		}
 		return
 	}
 	s.count++
-	session := newSession(s, conn, s.count)
+	session := newSession(s, conn, peer, s.count)
+	session.proxied, session.counted = proxied, !proxied
 	s.sessions[session] = struct{}{}
 	s.serving.Add(1)
 	s.mu.Unlock()
@@ -134,9 +142,35 @@ func (s *Server) begin(conn net.Conn) {
 	go session.start()
 }
 
+// admit says whether there may be one more connection, and counts it. Whose it is that
+// begins with a PROXY header is not known yet. s.mu is held.
+func (s *Server) admit(peer netip.Addr, proxied bool) (why Rejection, ok bool) {
+	switch {
+	case s.draining.Load(): // nobody would wait for it
+		return "", false
+	case s.config.MaxConns > 0 && len(s.sessions) >= s.config.MaxConns:
+		return RejectedConnections, false
+	case !proxied && !s.clients.enter(clientOf(peer)):
+		return RejectedClient, false
+	}
+	return "", true
+}
+
+// enter counts a connection whose client has just become known. It says whether it may
+// go on.
+func (s *Server) enter(session *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	session.counted = s.clients.enter(clientOf(session.addr))
+	return session.counted
+}
+
 func (s *Server) leave(session *session) {
 	s.mu.Lock()
 	delete(s.sessions, session)
+	if session.counted {
+		s.clients.leave(clientOf(session.addr))
+	}
 	s.mu.Unlock()
 	s.config.Handler.Connections(-1)
 	s.serving.Done()

@@ -31,8 +31,10 @@ type session struct {
 	shard   int
 	taken   int // bytes of in that the exchange uses, from the front
 	trusted bool
-	proxied bool   // the connection must begin with a PROXY header
-	client  []byte // the address
+	proxied bool       // the connection must begin with a PROXY header
+	counted bool       // among its client's
+	addr    netip.Addr // the client's
+	client  []byte     // the same in words
 	scheme  []byte
 
 	rested bool                  // the goroutine is a new one
@@ -47,19 +49,21 @@ type session struct {
 	ended      int64                              // when the client was seen to have sent its last byte; the sweeper's
 }
 
-func newSession(server *Server, conn net.Conn, shard int) *session {
+func newSession(server *Server, conn net.Conn, peer netip.Addr, shard int) *session {
 	s := &session{server: server, conn: conn, shard: shard, scheme: []byte("http")}
 	s.in.open(conn, smallBuffer)
 	s.step = s.serveStep
-	if peer := addrOf(conn.RemoteAddr()); peer.IsValid() {
-		s.setClient(peer)
-		s.trusted = server.config.Trusted != nil && server.config.Trusted(peer)
-		s.proxied = server.config.Proxied != nil && server.config.Proxied(peer)
-	}
+	s.setClient(peer)
+	s.trusted = server.config.Trusted != nil && server.config.Trusted(peer)
 	return s
 }
 
-func (s *session) setClient(addr netip.Addr) { s.client = []byte(addr.String()) }
+func (s *session) setClient(addr netip.Addr) {
+	s.addr, s.client = addr, nil
+	if addr.IsValid() {
+		s.client = []byte(addr.String())
+	}
+}
 
 // ending is what becomes of a connection.
 type ending uint8
