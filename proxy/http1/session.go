@@ -13,8 +13,9 @@ import (
 
 const (
 	// lastWords is how long a client has to take the end of an answer, or to stop
-	// sending what nobody will read, before its connection is closed.
-	lastWords = time.Second
+	// sending what nobody will read, before its connection is closed. With the
+	// sweeper's tick it is less than a second, by which every limit may be passed.
+	lastWords = 800 * time.Millisecond
 	// unread bounds what is read, and thrown away, so that a client which is still
 	// sending gets the answer instead of a reset.
 	unread = 1 << 20
@@ -153,11 +154,11 @@ func (s *session) serveStep(fd uintptr) bool {
 // idle begins the time between requests. It says whether there may be another.
 func (s *session) idle() bool {
 	s.in.release()
-	p := idling
-	if s.rested {
-		p = rested
+	p, limit := idling, s.server.config.Idle
+	if s.rested { // it has waited for as long already
+		p, limit = rested, limit-restAfter
 	}
-	return s.watch.set(p, s.server.now.Load()+s.server.config.Idle.Milliseconds()) != expired && !s.server.draining.Load()
+	return s.watch.set(p, s.server.now.Load()+limit.Milliseconds()) != expired && !s.server.draining.Load()
 }
 
 // begin begins a request, with its first bytes.
@@ -285,7 +286,12 @@ func (s *session) arm(timeout time.Duration) {
 	s.watch.set(exchanged, s.server.now.Load()+timeout.Milliseconds())
 }
 
-// touch notes progress.
+// touch notes progress, by which the time begins anew. As with nginx's timeouts for
+// bodies, anything that comes or goes counts, not a rate: a sensor, a phone in a tunnel
+// and an open stream send little for long, and rightly so. What a client gains that
+// trickles to no end is a connection, which MaxConnsPerClient bounds. Towards the
+// client, what was read at once of the backend, at most a largeBuffer, must go in the
+// time.
 func (s *session) touch() { s.watch.touch(s.server.now.Load() + s.limit.Load()) }
 
 // end closes the connection.
