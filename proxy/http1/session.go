@@ -158,7 +158,10 @@ func (s *session) idle() bool {
 	if s.rested { // it has waited for as long already
 		p, limit = rested, limit-restAfter
 	}
-	return s.watch.set(p, s.server.now.Load()+limit.Milliseconds()) != expired && !s.server.draining.Load()
+	if s.watch.set(p, s.server.now.Load()+limit.Milliseconds()) == expired { // the exchange did, just when it had ended
+		s.wake()
+	}
+	return !s.server.draining.Load()
 }
 
 // begin begins a request, with its first bytes.
@@ -231,9 +234,10 @@ func (s *session) answer() {
 	switch {
 	case !s.handle():
 		s.ending = aborted
-	case s.ending == going && (x.closing || s.watch.hasExpired()):
+	case s.ending != going:
+	case x.closing || s.cut.Load():
 		s.ending = lingers
-	case s.taken > 0:
+	default:
 		s.in.use(s.taken)
 	}
 }
