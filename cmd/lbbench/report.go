@@ -49,11 +49,24 @@ func (s series) column(i int) []float64 {
 	return values
 }
 
+// behind returns the least that a proxy answered of what was asked of it in an
+// open loop; 0 if it kept up.
+func (s series) behind() float64 {
+	least := 0.0
+	for _, sample := range s.samples {
+		if sample.behind > 0 && (least == 0 || sample.behind < least) {
+			least = sample.behind
+		}
+	}
+	return least
+}
+
 // ratio compares the subject with another proxy, round by round. A proxy that
-// failed has no ratio.
+// failed has no ratio. Nor has one that fell behind: how late its answers are is
+// a matter of how long one waits.
 func (r result) ratio(s series, column int) (estimate, bool) {
 	subject := r.series[0]
-	if subject.err != nil || s.err != nil || s.peer == subject.peer || s.peer == noProxy {
+	if subject.err != nil || s.err != nil || s.peer == subject.peer || s.peer == noProxy || subject.behind()+s.behind() > 0 {
 		return estimate{}, false
 	}
 	mine, other := subject.column(column), s.column(column)
@@ -94,7 +107,7 @@ func summary(results []result) table {
 	t := table{title: "lbnode ÷ peer", rows: [][]string{{"case", "what"}}}
 	for _, r := range results {
 		for _, s := range r.series {
-			if _, ok := r.ratio(s, 0); ok && !slices.Contains(t.rows[0], s.peer) {
+			if s.peer != subject && s.peer != noProxy && !slices.Contains(t.rows[0], s.peer) {
 				t.rows[0] = append(t.rows[0], s.peer)
 			}
 		}
@@ -106,7 +119,7 @@ func summary(results []result) table {
 		}
 		t.rows = append(t.rows, row)
 	}
-	t.notes = []string{"Below 1, lbnode needs less. Medians of ratios within a round; in brackets where the ratio lies with 95 % confidence, by Student's t over logarithms."}
+	t.notes = []string{"Below 1, lbnode needs less. Medians of ratios within a round; in brackets where the ratio lies with 95 % confidence, by Student's t over logarithms. \"behind\": one of the two could not keep up."}
 	return t
 }
 
@@ -118,6 +131,9 @@ func (r result) cell(peer string) string {
 		}
 		if e, ok := r.ratio(s, 0); ok {
 			return e.String()
+		}
+		if s.err == nil && r.series[0].err == nil {
+			return "behind"
 		}
 		return "failed"
 	}
@@ -162,10 +178,10 @@ func (r result) remarks(i int) []string {
 	var notes []string
 	var allocs []float64
 	for _, sample := range s.samples {
-		if sample.note != "" {
-			notes = []string{s.peer + " " + sample.note}
-		}
 		allocs = append(allocs, sample.allocs)
+	}
+	if rate := s.behind(); rate > 0 {
+		notes = append(notes, fmt.Sprintf("%s cannot keep up: %.0f requests/s were answered.", s.peer, rate))
 	}
 	if a := median(allocs); a > 0 {
 		notes = append(notes, fmt.Sprintf("%s allocates %.3f objects for a request, all that its process does counted.", s.peer, a))
@@ -241,9 +257,10 @@ func renderMarkdown(head []string, tables []table) []byte {
 
 // describeMachine says on what the figures were taken.
 func describeMachine(core, loadCore int) []string {
+	busy, _, _ := strings.Cut(readOr("/proc/loadavg", "unknown"), " ")
 	return []string{
 		fmt.Sprintf("CPU: %s, %d cores; proxy on core %d, load and backend on core %d", cpuModel(), runtime.NumCPU(), core, loadCore),
-		fmt.Sprintf("kernel: %s; built with %s", strings.TrimSpace(readOr("/proc/sys/kernel/osrelease", "unknown")), runtime.Version()),
+		fmt.Sprintf("kernel: %s; built with %s; load average before the start: %s", strings.TrimSpace(readOr("/proc/sys/kernel/osrelease", "unknown")), runtime.Version(), busy),
 	}
 }
 

@@ -31,7 +31,7 @@ func someResults() []result {
 // Ratios are taken within a round: 0.9, 0.8 and 0.91, of which 0.9 is the middle.
 func TestTables(t *testing.T) {
 	r := someResults()[0]
-	if got := summary([]result{r}).rows; len(got) != 2 || strings.Join(got[0], ",") != "case,what,nginx" || !strings.HasPrefix(got[1][2], "0.90 [") {
+	if got := summary([]result{r}).rows; len(got) != 2 || strings.Join(got[0], ",") != "case,what,nginx,haproxy" || got[1][3] != "failed" || !strings.HasPrefix(got[1][2], "0.90 [") {
 		t.Errorf("summary: got %q", got)
 	}
 	detail := r.detail()
@@ -51,6 +51,18 @@ func TestTables(t *testing.T) {
 	}
 	if !r.failed() {
 		t.Error("got a result that is well, want it to be failed")
+	}
+}
+
+// How late a proxy is that cannot keep up says only how long it was measured.
+func TestNoRatioToOneThatFallsBehind(t *testing.T) {
+	r := someResults()[0]
+	r.series[1].samples[1].behind = 700
+	if got := summary([]result{r}).rows[1][2]; got != "behind" {
+		t.Errorf("summary: got %q, want behind", got)
+	}
+	if got := strings.Join(r.detail().notes, " "); !strings.Contains(got, "nginx cannot keep up: 700 requests/s") {
+		t.Errorf("notes: got %q, want that nginx cannot keep up", got)
 	}
 }
 
