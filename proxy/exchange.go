@@ -68,7 +68,20 @@ func (e *exchange) repeatable(err error) bool {
 
 func notSent(err error) bool {
 	var failed *http1.ConnectError
-	return errors.As(err, &failed) || errors.Is(err, http1.ErrFull)
+	return err == errOpen || errors.As(err, &failed) || errors.Is(err, http1.ErrFull)
+}
+
+// errOpen is a backend whose circuit is open, and a trial under way already.
+var errOpen = errors.New("the circuit is open")
+
+// patience is how long the current backend has to begin its answer: less than others,
+// where the request could go to another.
+func (e *exchange) patience() time.Duration {
+	timeouts := &e.pool.spec.Timeouts
+	if timeouts.Try > 0 && len(e.tried) < maxAttempts && idempotent(e.method) && e.x.Whole() {
+		return time.Duration(timeouts.Try)
+	}
+	return time.Duration(timeouts.Request)
 }
 
 // idempotent methods have the same effect however often they are sent (RFC 9110,

@@ -30,7 +30,11 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 		return time.Now()
 	}
 	for {
-		err := x.Forward(p.ctx, target.Via.(*http1.Backend), time.Duration(pool.spec.Timeouts.Request))
+		err := error(errOpen)
+		if admits(target) {
+			err = x.Forward(p.ctx, target.Via.(*http1.Backend), e.patience(), time.Duration(pool.spec.Timeouts.Request))
+			p.settle(pool, target, err)
+		}
 		e.code = x.Status()
 		if err == nil {
 			return e.end()
@@ -71,17 +75,19 @@ func statusOf(err error) int {
 		return http.StatusRequestTimeout
 	case errors.Is(err, http1.ErrClientLeft), errors.Is(err, context.Canceled):
 		return statusClientLeft
-	case errors.Is(err, http1.ErrFull):
+	case errors.Is(err, http1.ErrFull), err == errOpen:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusBadGateway
 }
 
 // reach returns the connections to a backend.
-func (p *Proxy) reach(b *state.Backend, local *balance.Local, timeouts state.Timeouts) *http1.Backend {
+func (p *Proxy) reach(b *state.Backend, local *balance.Local, spec *state.Pool) *http1.Backend {
 	config := http1.BackendConfig{
 		Addr:    b.Addr(),
-		Connect: time.Duration(timeouts.Connect),
+		Connect: time.Duration(spec.Timeouts.Connect),
+		Conns:   spec.Limits.Connections,
+		Waiting: spec.Limits.Pending,
 		Idle:    idleBackendTime,
 		Found:   func(err error) { p.found(b.ID, local, err) },
 	}

@@ -23,8 +23,9 @@ type finding struct {
 	pool    *pool
 	local   *balance.Local
 	via     *http1.Backend
-	connect state.Duration // that via was made with
-	opinion *bool          // of this node's probes; nil if it has none
+	reached *state.Pool // that via was made for
+	tripped bool        // its circuit is open
+	opinion *bool       // of this node's probes; nil if it has none
 }
 
 // compile returns the pool for the spec, taking over what outlives a change.
@@ -81,11 +82,11 @@ func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 		f = &finding{name: b.Name, url: b.URL(), local: &balance.Local{}}
 		p.findings[b.ID] = f
 	}
-	if timeouts := pool.spec.Timeouts; f.via == nil || f.connect != timeouts.Connect {
+	if f.via == nil || !sameReach(f.reached, pool.spec) {
 		if f.via != nil {
 			f.via.Close()
 		}
-		f.via, f.connect = p.reach(b, f.local, timeouts), timeouts.Connect
+		f.via, f.reached = p.reach(b, f.local, pool.spec), pool.spec
 	}
 	f.pool = pool
 	return &balance.Target{
@@ -134,6 +135,9 @@ func (p *Proxy) eligible(pool *pool) []*balance.Target {
 		}
 		ready = append(ready, t)
 		if !p.healthy(b) {
+			continue
+		}
+		if p.findings[b.ID].tripped {
 			continue
 		}
 		healthy = append(healthy, t)

@@ -191,7 +191,7 @@ func TestApplyRefusesWhatItCannotRead(t *testing.T) {
 		"empty":             ``,
 		"not JSON":          `hello`,
 		"cut short":         `{"v":1,"op":"delete_pool","body":{"na`,
-		"newer version":     `{"v":3,"op":"delete_pool","body":{"name":"empty"}}`,
+		"newer version":     `{"v":99,"op":"delete_pool","body":{"name":"empty"}}`,
 		"no version":        `{"op":"delete_pool","body":{"name":"empty"}}`,
 		"unknown operation": `{"v":1,"op":"explode","body":{}}`,
 		"no body":           `{"v":1,"op":"delete_pool"}`,
@@ -215,7 +215,7 @@ func TestRestoreRefusesWhatItCannotUse(t *testing.T) {
 		"empty":            ``,
 		"cut short":        `{"version":1,"index":3,"content":{"clu`,
 		"more after it":    `{"version":1} {}`,
-		"newer version":    `{"version":3,"index":3,"shards":[]}`,
+		"newer version":    `{"version":99,"index":3,"shards":[]}`,
 		"no version":       `{"index":3}`,
 		"unknown field":    `{"version":1,"index":3,"content":{"certificates":[]}}`,
 		"missing pool":     `{"version":1,"content":{"pools":[null]}}`,
@@ -230,7 +230,7 @@ func TestRestoreRefusesWhatItCannotUse(t *testing.T) {
 			t.Errorf("%s: got machine %v and error %v, want an error alone", name, m, err)
 		}
 	}
-	if _, err := Restore([]byte(`{"version":3,"shards":[]}`)); !errors.Is(err, ErrTooNew) || !strings.Contains(err.Error(), "version 3") {
+	if _, err := Restore([]byte(`{"version":99,"shards":[]}`)); !errors.Is(err, ErrTooNew) || !strings.Contains(err.Error(), "version 99") {
 		t.Errorf("newer version: got error %v, want ErrTooNew that names the version", err)
 	}
 }

@@ -71,6 +71,7 @@ type Pool struct {
 	Strategy    string      `json:"strategy"`
 	HealthCheck HealthCheck `json:"health_check"`
 	Timeouts    Timeouts    `json:"timeouts"`
+	Limits      Limits      `json:"limits,omitzero"`
 	WhenAllDown string      `json:"when_all_down"`
 	Backends    []Backend   `json:"backends"`
 }
@@ -100,7 +101,30 @@ type Timeouts struct {
 	// Request is how long a request may make no progress: until the backend
 	// begins to answer, and then between two pieces in either direction.
 	Request Duration `json:"request"`
+	// Try is how long one backend has to begin its answer, if less than Request: then
+	// the request goes to another, if it may be repeated. 0 is as long as Request.
+	Try Duration `json:"try,omitempty"`
 }
+
+// Limits protect the backends of a pool. They hold for each backend and each node by
+// itself. Zero is no limit; in a change it means that the limit stays, and NoLimit
+// takes it away.
+type Limits struct {
+	// Connections is how many a node may have open to a backend.
+	Connections int `json:"connections,omitempty"`
+	// Pending is how many requests may wait at a node for one of Connections, at most
+	// for as long as connecting may take. Others go to another backend.
+	Pending int `json:"pending,omitempty"`
+	// Failures is how many requests in a row must fail for a node to send a backend
+	// no more: its circuit opens.
+	Failures int `json:"failures,omitempty"`
+	// Open is how long a circuit stays open before one request is sent as a trial.
+	// 0 is 10 s.
+	Open Duration `json:"open,omitempty"`
+}
+
+// NoLimit takes a limit away.
+const NoLimit = -1
 
 // Backend is one server that answers requests. ID, Health and Since belong to
 // the cluster, the rest to the operator.
@@ -162,6 +186,7 @@ func (p Pool) withDefaults() Pool {
 	p.WhenAllDown = either(p.WhenAllDown, Reject)
 	p.HealthCheck = p.HealthCheck.over(DefaultHealthCheck())
 	p.Timeouts = p.Timeouts.over(DefaultTimeouts())
+	p.Limits = p.Limits.over(Limits{})
 	return p
 }
 
@@ -172,6 +197,7 @@ func (p Pool) over(old Pool) Pool {
 	old.WhenAllDown = either(p.WhenAllDown, old.WhenAllDown)
 	old.HealthCheck = p.HealthCheck.over(old.HealthCheck)
 	old.Timeouts = p.Timeouts.over(old.Timeouts)
+	old.Limits = p.Limits.over(old.Limits)
 	return old
 }
 
@@ -187,7 +213,28 @@ func (h HealthCheck) over(old HealthCheck) HealthCheck {
 }
 
 func (t Timeouts) over(old Timeouts) Timeouts {
-	return Timeouts{Connect: either(t.Connect, old.Connect), Request: either(t.Request, old.Request)}
+	return Timeouts{
+		Connect: either(t.Connect, old.Connect),
+		Request: either(t.Request, old.Request),
+		Try:     either(t.Try, old.Try),
+	}
+}
+
+func (l Limits) over(old Limits) Limits {
+	return Limits{
+		Connections: limit(l.Connections, old.Connections),
+		Pending:     limit(l.Pending, old.Pending),
+		Failures:    limit(l.Failures, old.Failures),
+		Open:        either(l.Open, old.Open),
+	}
+}
+
+// limit gives the limit that is left of old by a change.
+func limit(given, old int) int {
+	if given == NoLimit {
+		return 0
+	}
+	return either(given, old)
 }
 
 func (b Backend) withDefaults() Backend {

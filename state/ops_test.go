@@ -394,3 +394,18 @@ func TestPoolOfMostBackends(t *testing.T) {
 		t.Errorf("got %v, want one more refused", result.Err)
 	}
 }
+
+func TestLimitsStayUntilTheyAreTakenAway(t *testing.T) {
+	r := newFixture(t)
+	for _, step := range []struct{ give, want Limits }{
+		{Limits{Connections: 10, Pending: 5}, Limits{Connections: 10, Pending: 5}},
+		{Limits{Failures: 3, Open: seconds(2)}, Limits{Connections: 10, Pending: 5, Failures: 3, Open: seconds(2)}},
+		{Limits{Pending: NoLimit, Connections: 20}, Limits{Connections: 20, Failures: 3, Open: seconds(2)}},
+		{Limits{Connections: NoLimit, Failures: NoLimit}, Limits{Open: seconds(2)}},
+	} {
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Limits: step.give}})
+		if got := r.View().Pool("web").Limits; got != step.want {
+			t.Errorf("after %+v: got %+v, want %+v", step.give, got, step.want)
+		}
+	}
+}

@@ -21,6 +21,7 @@ var (
 const (
 	maxWeight   = 256
 	maxBackends = 4096 // in a pool
+	maxLimit    = 1_000_000
 	maxDuration = 24 * time.Hour
 	minInterval = 10 * time.Millisecond
 )
@@ -41,7 +42,33 @@ func (p *Pool) validate() *Error {
 	if err := validDuration("timeouts.connect", p.Timeouts.Connect, time.Millisecond, maxDuration); err != nil {
 		return err
 	}
-	return validDuration("timeouts.request", p.Timeouts.Request, time.Millisecond, maxDuration)
+	if err := validDuration("timeouts.request", p.Timeouts.Request, time.Millisecond, maxDuration); err != nil {
+		return err
+	}
+	if p.Timeouts.Try != 0 {
+		if err := validDuration("timeouts.try", p.Timeouts.Try, time.Millisecond, time.Duration(p.Timeouts.Request)); err != nil {
+			return err
+		}
+	}
+	return p.Limits.validate()
+}
+
+func (l *Limits) validate() *Error {
+	for _, limit := range []struct {
+		field string
+		value int
+	}{{"connections", l.Connections}, {"pending", l.Pending}, {"failures", l.Failures}} {
+		if limit.value < 0 || limit.value > maxLimit {
+			return invalid("limits."+limit.field, "must be 1 to %d, or %d for none, not %d", maxLimit, NoLimit, limit.value)
+		}
+	}
+	if l.Pending > 0 && l.Connections == 0 {
+		return invalid("limits.pending", "must be none without limits.connections: it is for requests that wait for one of them")
+	}
+	if l.Open != 0 {
+		return validDuration("limits.open", l.Open, 10*time.Millisecond, maxDuration)
+	}
+	return nil
 }
 
 func (h *HealthCheck) validate() *Error {

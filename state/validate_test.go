@@ -68,6 +68,13 @@ func TestPoolFields(t *testing.T) {
 		{"fall 101", "health_check.fall", func(p *Pool) { p.HealthCheck.Fall = 101 }},
 		{"connect too short", "timeouts.connect", func(p *Pool) { p.Timeouts.Connect = 1 }},
 		{"negative request timeout", "timeouts.request", func(p *Pool) { p.Timeouts.Request = -1 }},
+		{"limits", "", func(p *Pool) { p.Limits = Limits{Connections: 1, Pending: maxLimit, Failures: 1, Open: 10 * ms} }},
+		{"limit below none", "limits.connections", func(p *Pool) { p.Limits.Connections = -2 }},
+		{"limit too large", "limits.failures", func(p *Pool) { p.Limits.Failures = maxLimit + 1 }},
+		{"waiting for no limit", "limits.pending", func(p *Pool) { p.Limits.Pending = 1 }},
+		{"circuit open for no time", "limits.open", func(p *Pool) { p.Limits.Open = ms }},
+		{"try as long as request", "", func(p *Pool) { p.Timeouts.Try = p.Timeouts.Request }},
+		{"try above request", "timeouts.try", func(p *Pool) { p.Timeouts.Try = p.Timeouts.Request + 1 }},
 		{"endless request timeout", "timeouts.request", func(p *Pool) { p.Timeouts.Request = math.MaxInt64 }},
 	})
 }

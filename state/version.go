@@ -13,7 +13,7 @@ import (
 // version, because a binary that does not know them would stop or, worse, make
 // another view of the same log. Version rises by one for all that is released
 // together; the version methods below say what needs it.
-const Version = 2
+const Version = 3
 
 // ErrTooNew: the command or the snapshot has a version above Version. A newer
 // binary wrote it.
@@ -46,15 +46,29 @@ func CommandVersion(data []byte) (int, error) {
 func (m *Machine) Version() int { return m.version }
 
 // version is the lowest version of a snapshot that can say what c says.
-func (*content) version() int { return 1 }
+func (c *content) version() int {
+	version := 1
+	for _, p := range c.Pools {
+		version = max(version, p.version())
+	}
+	return version
+}
+
+// version is the lowest in which a pool can be written.
+func (p *Pool) version() int {
+	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 {
+		return 3
+	}
+	return 1
+}
 
 // The version methods of operations give the lowest version of a command that can
 // say what the operation says.
 
 func (*InitCluster) version() int   { return 1 }
 func (*Seed) version() int          { return 1 }
-func (*CreatePool) version() int    { return 1 }
-func (*UpdatePool) version() int    { return 1 }
+func (op *CreatePool) version() int { return op.Pool.version() }
+func (op *UpdatePool) version() int { return op.Pool.version() }
 func (*DeletePool) version() int    { return 1 }
 func (*AddBackend) version() int    { return 1 }
 func (*UpdateBackend) version() int { return 1 }
@@ -62,4 +76,11 @@ func (*RemoveBackend) version() int { return 1 }
 func (*PutRoute) version() int      { return 1 }
 func (*RemoveRoute) version() int   { return 1 }
 func (*SetHealth) version() int     { return 1 }
-func (*Replace) version() int       { return 2 }
+
+func (op *Replace) version() int {
+	version := 2
+	for i := range op.Pools {
+		version = max(version, op.Pools[i].version())
+	}
+	return version
+}

@@ -160,9 +160,31 @@ func TestMachineRemembersTheNewestVersion(t *testing.T) {
 }
 
 func TestTooNewIsToldFromDamaged(t *testing.T) {
-	for data, want := range map[string]bool{`{"v":3,"op":"explode"}`: true, `{"v":1,"op":"explode"}`: false, `{`: false} {
+	for data, want := range map[string]bool{`{"v":99,"op":"explode"}`: true, `{"v":1,"op":"explode"}`: false, `{`: false} {
 		if _, err := NewMachine().Apply(1, []byte(data)); err == nil || errors.Is(err, ErrTooNew) != want {
 			t.Errorf("%s: got %v, want ErrTooNew: %v", data, err, want)
+		}
+	}
+}
+
+// A pool with a limit, or without one any more, is written so that an older binary
+// does not take it for another.
+func TestLimitsNeedVersion3(t *testing.T) {
+	limited := Pool{Name: "web", Limits: Limits{Failures: 5}}
+	for _, test := range []struct {
+		op   versioned
+		want int
+	}{
+		{&CreatePool{Pool: Pool{Name: "web"}}, 1},
+		{&CreatePool{Pool: limited}, 3},
+		{&UpdatePool{Pool: Pool{Name: "web", Limits: Limits{Failures: NoLimit}}}, 3},
+		{&UpdatePool{Pool: Pool{Name: "web", Timeouts: Timeouts{Try: seconds(1)}}}, 3},
+		{&Replace{}, 2},
+		{&Replace{Pools: []Pool{limited}}, 3},
+		{&content{Pools: []*Pool{{Name: "api"}, &limited}}, 3},
+	} {
+		if got := test.op.version(); got != test.want {
+			t.Errorf("%+v: got version %d, want %d", test.op, got, test.want)
 		}
 	}
 }

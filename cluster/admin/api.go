@@ -16,6 +16,7 @@ type Pool struct {
 	Strategy    string      `json:"strategy"`
 	HealthCheck HealthCheck `json:"health_check"`
 	Timeouts    Timeouts    `json:"timeouts"`
+	Limits      Limits      `json:"limits"`
 	WhenAllDown string      `json:"when_all_down"`
 	Backends    []Backend   `json:"backends"`
 }
@@ -27,6 +28,7 @@ type PoolSpec struct {
 	Strategy    string        `json:"strategy,omitempty"`
 	HealthCheck HealthCheck   `json:"health_check,omitzero"`
 	Timeouts    Timeouts      `json:"timeouts,omitzero"`
+	Limits      Limits        `json:"limits,omitzero"`
 	WhenAllDown string        `json:"when_all_down,omitempty"`
 	Backends    []BackendSpec `json:"backends,omitempty"` // on creation only
 }
@@ -45,6 +47,15 @@ type HealthCheck struct {
 type Timeouts struct {
 	Connect state.Duration `json:"connect,omitzero"`
 	Request state.Duration `json:"request,omitzero"`
+	Try     state.Duration `json:"try,omitzero"`
+}
+
+// Limits are [state.Limits]. What is not limited is left out; -1 takes a limit away.
+type Limits struct {
+	Connections int            `json:"connections,omitempty"`
+	Pending     int            `json:"pending,omitempty"`
+	Failures    int            `json:"failures,omitempty"`
+	Open        state.Duration `json:"open,omitzero"`
 }
 
 // Backend is a backend as /v1 shows it.
@@ -97,6 +108,7 @@ func newPool(p *state.Pool, seen observed) Pool {
 		Strategy:    p.Strategy,
 		HealthCheck: HealthCheck(p.HealthCheck),
 		Timeouts:    Timeouts(p.Timeouts),
+		Limits:      Limits(p.Limits),
 		WhenAllDown: p.WhenAllDown,
 		Backends:    newBackends(p, seen),
 	}

@@ -22,6 +22,7 @@ func (p PoolSpec) pool() (state.Pool, error) {
 		Strategy:    p.Strategy,
 		HealthCheck: state.HealthCheck(p.HealthCheck),
 		Timeouts:    state.Timeouts(p.Timeouts),
+		Limits:      state.Limits(p.Limits),
 		WhenAllDown: p.WhenAllDown,
 	}
 	for i, spec := range p.Backends {

@@ -53,8 +53,15 @@ func describe(c *state.Replace) map[string]string {
 
 func describePool(p *state.Pool) string {
 	h := p.HealthCheck
-	return fmt.Sprintf("%s, %s, check %s %s every %s within %s, rise %d, fall %d, timeouts connect %s, request %s",
+	all := fmt.Sprintf("%s, %s, check %s %s every %s within %s, rise %d, fall %d, timeouts connect %s, request %s",
 		p.Strategy, p.WhenAllDown, h.Type, h.Path, h.Interval, h.Timeout, h.Rise, h.Fall, p.Timeouts.Connect, p.Timeouts.Request)
+	if p.Timeouts.Try > 0 {
+		all += fmt.Sprintf(", try %s", p.Timeouts.Try)
+	}
+	if l := p.Limits; l != (state.Limits{}) {
+		all += fmt.Sprintf(", limits connections %d, pending %d, failures %d, open %s", l.Connections, l.Pending, l.Failures, l.Open)
+	}
+	return all
 }
 
 func writeChanges(w io.Writer, changes []change) {

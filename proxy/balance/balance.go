@@ -37,7 +37,18 @@ type Local struct {
 	InFlight atomic.Int64
 	// Unreachable is set while this node cannot connect to the backend.
 	Unreachable atomic.Bool
+	// Failures counts the attempts that failed since one did not.
+	Failures atomic.Int32
+	// Trial says whether requests are sent one at a time, to see whether it works.
+	Trial atomic.Int32
 }
+
+// The values of Local.Trial.
+const (
+	NoTrial int32 = iota
+	TrialWanted
+	TrialRuns
+)
 
 // Strategy picks the next target of a pool.
 type Strategy interface {

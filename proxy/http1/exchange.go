@@ -96,15 +96,16 @@ func (x *Exchange) Begun() bool { return x.begun }
 func (x *Exchange) Whole() bool { return !x.touched }
 
 // Forward sends the request to the backend and passes its answer on. The exchange
-// fails when neither side makes progress for the timeout. If nothing was sent to the
+// fails when the backend has not begun to answer within try, or later neither side
+// makes progress for the timeout. If nothing was sent to the
 // client, another Forward, or a Refuse, may follow an error.
-func (x *Exchange) Forward(ctx context.Context, to *Backend, timeout time.Duration) error {
+func (x *Exchange) Forward(ctx context.Context, to *Backend, try, timeout time.Duration) error {
 	x.prepare()
 	if x.session.watch.hasExpired() { // in the attempt before
 		x.session.wake()
 	}
 	for {
-		x.session.arm(timeout)
+		x.session.arm(try)
 		u := to.idle(x.session.shard)
 		if u == nil {
 			var err error
@@ -112,7 +113,7 @@ func (x *Exchange) Forward(ctx context.Context, to *Backend, timeout time.Durati
 				return err
 			}
 		}
-		if err := x.attempt(u); err != errStale {
+		if err := x.attempt(u, timeout); err != errStale {
 			return err
 		}
 	}
@@ -179,10 +180,10 @@ func (x *Exchange) detach() {
 }
 
 // attempt carries the exchange out over one connection.
-func (x *Exchange) attempt(u *upstream) error {
+func (x *Exchange) attempt(u *upstream, timeout time.Duration) error {
 	s := x.session
 	s.upstream.Store(u)
-	reuse, err := x.over(u)
+	reuse, err := x.over(u, timeout)
 	s.upstream.Store(nil)
 	if x.upload != nil {
 		x.endUpload(u)
@@ -200,7 +201,7 @@ func (x *Exchange) attempt(u *upstream) error {
 }
 
 // over says whether the connection may be used again.
-func (x *Exchange) over(u *upstream) (reuse bool, err error) {
+func (x *Exchange) over(u *upstream, timeout time.Duration) (reuse bool, err error) {
 	if x.streams {
 		if !u.quiet() {
 			return false, errStale
@@ -211,6 +212,9 @@ func (x *Exchange) over(u *upstream) (reuse bool, err error) {
 		return false, errStale
 	} else {
 		err = failed
+	}
+	if err == nil {
+		x.session.rearm(timeout)
 	}
 	x.response.Reset(&x.session.server.config.Limits)
 	for {

@@ -290,6 +290,14 @@ func (s *session) arm(timeout time.Duration) {
 	s.watch.set(exchanged, s.server.now.Load()+timeout.Milliseconds())
 }
 
+// rearm gives the exchange that is under way another time for its progress.
+func (s *session) rearm(timeout time.Duration) {
+	if ms := timeout.Milliseconds(); ms != s.limit.Load() {
+		s.limit.Store(ms)
+		s.touch()
+	}
+}
+
 // touch notes progress, by which the time begins anew. As with nginx's timeouts for
 // bodies, anything that comes or goes counts, not a rate: a sensor, a phone in a tunnel
 // and an open stream send little for long, and rightly so. What a client gains that

@@ -1,0 +1,162 @@
+package proxy
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lbnode/state"
+)
+
+func TestCircuitOpensAndCloses(t *testing.T) {
+	var broken atomic.Bool
+	broken.Store(true)
+	hold := make(chan bool)
+	bad, hits := startRaw(t, "bad", func(conn net.Conn, head string) {
+		if broken.Load() {
+			return // closed without an answer
+		}
+		if strings.HasPrefix(head, "GET /hold") {
+			<-hold
+		}
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad")
+	})
+	good := startServer(t, "good", nil)
+	pool := poolOf(state.DefaultPool, bad, good.backend())
+	pool.Limits = state.Limits{Failures: 3, Open: state.Duration(300 * time.Millisecond)}
+	var log lockedBuilder
+	_, url := startProxyWith(t, Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, viewOf(nil, pool))
+	web := client(t)
+	for range 40 {
+		mustGet(t, web, url, http.StatusOK)
+	}
+	if got := hits.Load(); got != 3 {
+		t.Errorf("got %d requests at the backend before its circuit opened, want 3", got)
+	}
+	eventually(t, "a trial fails", func() bool { mustGet(t, web, url, http.StatusOK); return hits.Load() == 4 })
+	for range 40 {
+		mustGet(t, web, url, http.StatusOK)
+	}
+	if got := hits.Load(); got != 4 {
+		t.Errorf("got %d requests at the backend after a trial failed, want 4", got)
+	}
+	broken.Store(false)
+	trial := make(chan string)
+	go func() {
+		for {
+			if _, body, err := get(web, url+"/hold"); body == "bad" || err != nil {
+				trial <- body
+				return
+			}
+		}
+	}()
+	eventually(t, "another trial is under way", func() bool { return hits.Load() == 5 })
+	for range 20 { // meanwhile nothing else goes there
+		if got := mustGet(t, web, url, http.StatusOK); got == "bad" {
+			t.Error("a second request was sent beside the trial")
+		}
+	}
+	close(hold)
+	if got := <-trial; got != "bad" {
+		t.Errorf("got %q from the trial, want bad", got)
+	}
+	got := answering(t, url)
+	if got["bad"] != 6 || got["good"] != 6 {
+		t.Errorf("got answers %v once the circuit is closed, want even shares", got)
+	}
+	if !strings.Contains(log.String(), "too many failed in a row") || !strings.Contains(log.String(), "requests from this node again") {
+		t.Errorf("got the log %q", log.String())
+	}
+}
+
+func TestBackendConnectionLimit(t *testing.T) {
+	release := make(chan bool)
+	busy := startServer(t, "busy", func(w http.ResponseWriter, r *http.Request) { <-release; io.WriteString(w, "busy") })
+	pool := poolOf(state.DefaultPool, busy.backend())
+	pool.Limits = state.Limits{Connections: 2, Pending: 1}
+	p, url := startProxyWith(t, Config{}, viewOf(nil, pool))
+	web := client(t)
+	var running sync.WaitGroup
+	var served atomic.Int64
+	for range 3 {
+		running.Go(func() {
+			if code, _, err := get(web, url); code == http.StatusOK && err == nil {
+				served.Add(1)
+			}
+		})
+	}
+	eventually(t, "two are there and one waits", func() bool { return busy.hits.Load() == 2 && p.server.Active() == 3 })
+	eventually(t, "a fourth is refused", func() bool {
+		code, _, _ := get(web, url)
+		return code == http.StatusServiceUnavailable
+	})
+	close(release)
+	running.Wait()
+	if served.Load() != 3 || busy.hits.Load() != 3 {
+		t.Errorf("got %d served and %d requests at the backend, want 3", served.Load(), busy.hits.Load())
+	}
+	busy.mu.Lock()
+	defer busy.mu.Unlock()
+	if got := len(busy.conns); got > 2 {
+		t.Errorf("got %d connections, want 2 at most", got)
+	}
+}
+
+// A backend that does not begin its answer in time is given up where the request can
+// be repeated, and waited for where not.
+func TestTry(t *testing.T) {
+	slow := startServer(t, "slow", func(w http.ResponseWriter, r *http.Request) {
+		<-time.After(400 * time.Millisecond)
+		io.WriteString(w, "slow")
+	})
+	good := startServer(t, "good", nil)
+	pool := poolOf(state.DefaultPool, slow.backend(), good.backend())
+	pool.Timeouts.Try = state.Duration(100 * time.Millisecond)
+	counts := newTally()
+	_, url := startProxyWith(t, Config{Recorder: counts}, viewOf(nil, pool))
+	for range 4 {
+		if got := mustGet(t, client(t), url, http.StatusOK); got != "good" {
+			t.Errorf("got %q, want good", got)
+		}
+	}
+	if got := counts.get("retry default timeout"); got == 0 {
+		t.Error("no retry for a timeout was counted")
+	}
+	answers := map[string]int{}
+	for range 4 {
+		res, err := client(t).Post(url, "text/plain", strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		answers[string(body)]++
+	}
+	if answers["slow"] != 2 || answers["good"] != 2 {
+		t.Errorf("got answers %v to POST, want 2 of each", answers)
+	}
+}
+
+// lockedBuilder is a strings.Builder for several goroutines.
+type lockedBuilder struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuilder) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuilder) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
