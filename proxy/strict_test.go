@@ -7,6 +7,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"lbnode/state"
 )
 
 func TestAmbiguousRequestsReachNoBackend(t *testing.T) {
@@ -115,5 +117,27 @@ func TestUpgradeKeepsEarlyBytes(t *testing.T) {
 	conn.(*net.TCPConn).CloseWrite()
 	if got, err := io.ReadAll(r); string(got) != "early and late" || err != nil {
 		t.Errorf("got %q, %v; want all bytes in order and a clean end", got, err)
+	}
+}
+
+// The body of a request that no backend is asked about must not be taken for the
+// next request.
+func TestBodyOfARefusedRequestIsNoRequest(t *testing.T) {
+	const smuggled = "GET /known HTTP/1.1\r\nHost: a\r\n\r\n"
+	tests := map[string]string{
+		"length":         "POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: 32\r\n\r\n" + smuggled,
+		"chunks":         "POST /unknown HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n" + smuggled + "\r\n0\r\n\r\n",
+		"for the server": "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 32\r\n\r\n" + smuggled,
+	}
+	for name, send := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := startServer(t, "b", nil)
+			routes := []state.Route{{Path: "/known", Pool: state.DefaultPool}}
+			_, url := startProxyWith(t, Config{}, viewOf(routes, poolOf(state.DefaultPool, b.backend())))
+			got := talk(t, url, send)
+			if strings.Count(got, "HTTP/1.1 ") != 1 || b.hits.Load() != 0 {
+				t.Errorf("got %q and %d requests at the backend, want one answer and 0", got, b.hits.Load())
+			}
+		})
 	}
 }

@@ -405,7 +405,8 @@ func (x *Exchange) more() error {
 // goes on if the next request on it may fare better and can be found.
 func (x *Exchange) Refuse(status int, text string) {
 	keep := status == http.StatusOK || status == http.StatusNotFound || status == http.StatusBadGateway || status == http.StatusServiceUnavailable
-	x.closing = x.closing || !keep || x.request.hasBody() && x.session.taken == 0 || x.session.server.retiring.Load()
+	unread := x.request.hasBody() && x.session.taken <= len(x.head) // which would be taken for the next request
+	x.closing = x.closing || !keep || unread || x.session.server.retiring.Load()
 	x.status, x.begun = status, true
 	out := append(x.outlet.head(), "HTTP/1.1 "...)
 	out = strconv.AppendInt(out, int64(status), 10)
