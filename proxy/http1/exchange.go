@@ -77,7 +77,7 @@ func (x *Exchange) Path() []byte { return x.request.Path(x.head) }
 func (x *Exchange) Old() bool { return x.request.old }
 
 // Asterisk says whether the request is for the server itself: OPTIONS *.
-func (x *Exchange) Asterisk() bool { return x.request.form == asteriskForm }
+func (x *Exchange) Asterisk() bool { return x.request.asterisk }
 
 // Status is the final answer's; 0 until there is one.
 func (x *Exchange) Status() int { return x.status }

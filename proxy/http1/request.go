@@ -13,7 +13,7 @@ type Request struct {
 	host       span // of the target, or else of the Host field; empty if there is none
 	path       span // of the target, without the query
 	rest       span // what follows the authority: the path and the query
-	asterisk   bool
+	asterisk   bool // it is for the server itself: OPTIONS *
 	form       form
 	hosts      int
 	expects    bool // 100-continue
@@ -123,12 +123,14 @@ func (r *Request) readTarget(b []byte) error {
 		if string(r.method.of(b)) != "OPTIONS" {
 			return errTarget
 		}
-		r.form = asteriskForm
+		r.form, r.asterisk = asteriskForm, true
 		return nil
 	default:
 		if err := r.readAbsolute(target); err != nil {
 			return err
 		}
+		// What a proxy before us would have made of OPTIONS * (RFC 9112, section 3.2.4).
+		r.asterisk = r.rest.empty() && string(r.method.of(b)) == "OPTIONS"
 	}
 	r.path = r.rest
 	if i := bytes.IndexByte(r.rest.of(b), '?'); i >= 0 {

@@ -53,7 +53,7 @@ func (x *Exchange) appendTarget(out []byte) []byte {
 	r := &x.request
 	rest := r.rest.of(x.head)
 	switch {
-	case r.form == asteriskForm:
+	case r.asterisk:
 		return append(out, '*')
 	case len(rest) == 0 || rest[0] == '?':
 		out = append(out, '/')
