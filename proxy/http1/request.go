@@ -63,6 +63,9 @@ func (r *Request) Parse(b []byte) (int, error) {
 // section 2.2).
 func (r *Request) readTitle(b []byte) (more bool, err error) {
 	for !r.titled {
+		if r.at < len(b) && !isToken[b[r.at]] && b[r.at] != '\r' && b[r.at] != '\n' {
+			return false, errRequestLine // no HTTP at all: its sender may wait for us
+		}
 		line, more, err := r.line(b, r.limits.Head)
 		switch {
 		case err == errLargeHead:
