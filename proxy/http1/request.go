@@ -48,12 +48,10 @@ func (r *Request) Parse(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	before := len(r.fields)
-	more, err := r.readFields(b, r.limits)
-	if err == nil {
-		err = r.noteFields(b, r.fields[before:])
+	if more, err := r.readFields(b, r.limits); more || err != nil {
+		return 0, err
 	}
-	if err != nil || more {
+	if err := r.noteFields(b); err != nil {
 		return 0, err
 	}
 	return r.at, r.check(b)
@@ -164,8 +162,8 @@ func (r *Request) readAbsolute(target []byte) error {
 }
 
 // noteFields takes from fields what only requests have.
-func (r *Request) noteFields(b []byte, fields []field) error {
-	for _, f := range fields {
+func (r *Request) noteFields(b []byte) error {
+	for _, f := range r.fields {
 		value := f.value.of(b)
 		switch f.is {
 		case host:
