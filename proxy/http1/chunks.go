@@ -50,10 +50,13 @@ func (c *chunks) readDataEnd(b []byte) (took int, err error) {
 // readSize reads the line before a chunk. Its extension, which nobody knows, is
 // passed over.
 func (c *chunks) readSize(b []byte, limits *Limits) (took int, err error) {
+	if len(b) > 0 && hex[b[0]] == noDigit { // who sends such a thing is not waited for
+		return 0, errChunk
+	}
 	end := bytes.IndexByte(b, '\n')
 	switch {
 	case end < 0 && len(b) < limits.ChunkLine:
-		return 0, checkSize(b)
+		return 0, nil
 	case end < 0 || end >= limits.ChunkLine:
 		return 0, errChunkLine
 	case end == 0 || b[end-1] != '\r':
@@ -68,15 +71,6 @@ func (c *chunks) readSize(b []byte, limits *Limits) (took int, err error) {
 		c.part = trailers
 	}
 	return end + 1, nil
-}
-
-// checkSize refuses early what can be no size, so that who sends such a thing is
-// not waited for.
-func checkSize(b []byte) error {
-	if len(b) > 0 && hex[b[0]] == noDigit {
-		return errChunk
-	}
-	return nil
 }
 
 // chunkSize reads a size in hexadecimal digits, blanks, and perhaps an extension.
