@@ -112,3 +112,14 @@ func (e *exchange) end() time.Time {
 	e.recorder.Attempt(e.pool.spec.Name, target.Name, e.code, now.Sub(e.began))
 	return now
 }
+
+// outcome ends the last attempt, of which err is what it came to.
+func (e *exchange) outcome(err error) outcome {
+	return outcome{
+		pool:    e.pool.spec.Name,
+		backend: e.tried[len(e.tried)-1].Name,
+		retries: len(e.tried) - 1,
+		ended:   e.end(),
+		end:     endOf(err),
+	}
+}

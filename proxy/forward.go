@@ -20,14 +20,14 @@ const (
 )
 
 // carry sends a request through its pool, to as many backends as it takes.
-func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.Time) (ended time.Time) {
+func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.Time) outcome {
 	e := exchanges.Get().(*exchange)
 	defer exchanges.Put(e)
 	*e = exchange{pool: pool, recorder: p.recorder, method: method, x: x}
 	target := e.first(began)
 	if target == nil {
 		p.reject(x, &noBackend)
-		return time.Now()
+		return outcome{pool: pool.spec.Name, ended: time.Now(), end: noBackend.end()}
 	}
 	for {
 		err := error(errOpen)
@@ -37,7 +37,7 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 		}
 		e.code = x.Status()
 		if err == nil {
-			return e.end()
+			return e.outcome(nil)
 		}
 		if p.log.Enabled(p.ctx, slog.LevelDebug) {
 			p.log.Debug("attempt failed", "pool", pool.spec.Name, "backend", target.Name, "error", err)
@@ -45,7 +45,7 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 		next := e.next(err)
 		if next == nil {
 			e.fail(err)
-			return e.end()
+			return e.outcome(err)
 		}
 		target = next
 	}

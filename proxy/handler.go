@@ -14,6 +14,8 @@ type refusal struct {
 	text   string
 }
 
+func (r *refusal) end() end { return end(r.reason) }
+
 var (
 	badMethod = refusal{http.StatusMethodNotAllowed, "method", "method not allowed"}
 	noView    = refusal{http.StatusServiceUnavailable, "no_view", "this node has no configuration yet"}
@@ -28,26 +30,27 @@ type traffic Proxy
 func (t *traffic) Handle(x *http1.Exchange) {
 	p, began := (*Proxy)(t), time.Now()
 	p.meter.count(began)
-	ended, name, method := began, "", methodLabel(x.Method())
+	o, method := outcome{ended: began, end: endOK}, methodLabel(x.Method())
 	if x.Asterisk() {
 		x.Refuse(http.StatusOK, "")
 	} else if pool, refused := p.admit(x, method); refused != nil {
 		p.reject(x, refused)
+		o.end = refused.end()
 	} else {
-		name = pool.spec.Name
-		ended = p.carry(x, pool, method, began)
+		o = p.carry(x, pool, method, began)
 	}
-	code := x.Status()
-	if code == 0 {
-		code = statusClientLeft
+	if o.code = x.Status(); o.code == 0 {
+		o.code = statusClientLeft
 	}
-	p.recorder.Request(name, method, protocolLabel(x), code, ended.Sub(began))
+	p.recorder.Request(o.pool, method, protocolLabel(x), o.code, o.ended.Sub(began))
+	p.note(x, began, o)
 }
 
 // Refused implements http1.Handler.
-func (t *traffic) Refused(why *http1.Fault) {
+func (t *traffic) Refused(x *http1.Exchange, why *http1.Fault) {
 	t.recorder.Reject("bad_request")
 	t.recorder.Request("", "OTHER", "HTTP/1.1", why.Status, 0)
+	(*Proxy)(t).noteRefused(x, why)
 }
 
 // Rejected implements http1.Handler.

@@ -49,6 +49,9 @@ type Config struct {
 	// IdleTimeout bounds the time that a connection waits for a request. If it is 0,
 	// 60 s are.
 	IdleTimeout time.Duration
+	// AccessLog gets a line about each request. Without it there is none. Who opened it
+	// closes it, after Shutdown.
+	AccessLog *AccessLog
 	// Log gets transitions, and at debug level why requests failed. Without it
 	// nothing is logged.
 	Log *slog.Logger

@@ -34,6 +34,7 @@ func (p *Proxy) newServer() *http1.Server {
 
 		Trusted: within(p.config.TrustedProxies),
 		Proxied: within(p.config.ProxyProtocol),
+		Times:   p.config.AccessLog != nil,
 		Log:     p.log,
 	})
 }

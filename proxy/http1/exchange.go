@@ -60,7 +60,7 @@ type Exchange struct {
 	touched   bool // some of the body was taken that nobody has any more
 	interim   int
 	status    int
-	bytesOut  int64
+	account   Account
 }
 
 // Method is such as GET. It is in the letters that the client wrote.
@@ -101,6 +101,7 @@ func (x *Exchange) Whole() bool { return !x.touched }
 // client, another Forward, or a Refuse, may follow an error.
 func (x *Exchange) Forward(ctx context.Context, to *Backend, try, timeout time.Duration) error {
 	x.prepare()
+	x.account.Connect = 0
 	if x.session.watch.hasExpired() { // in the attempt before
 		x.session.wake()
 	}
@@ -109,7 +110,7 @@ func (x *Exchange) Forward(ctx context.Context, to *Backend, try, timeout time.D
 		u := to.idle(x.session.shard)
 		if u == nil {
 			var err error
-			if u, err = x.connect(ctx, to); err != nil {
+			if u, err = x.reach(ctx, to); err != nil {
 				return err
 			}
 		}
@@ -131,7 +132,7 @@ func (x *Exchange) connect(ctx context.Context, to *Backend) (*upstream, error) 
 		if u != nil {
 			u.close()
 		}
-		return nil, x.stalled(ErrLost)
+		return nil, x.stalled(nil, ErrLost)
 	}
 	return u, err
 }
@@ -159,6 +160,7 @@ func (x *Exchange) takeBody() {
 	}
 	x.out = append(x.out, s.in.bytes()[len(x.head):len(x.head)+int(r.length)]...)
 	s.taken = len(x.head) + int(r.length)
+	x.account.BytesIn = r.length
 	x.streams = false
 }
 
@@ -190,7 +192,7 @@ func (x *Exchange) attempt(u *upstream, timeout time.Duration) error {
 		reuse = reuse && !x.uploading()
 	}
 	if s.watch.hasExpired() || s.cut.Load() {
-		err = x.stalled(err)
+		err = x.stalled(u, err)
 	}
 	if err != nil || !reuse || s.watch.hasExpired() {
 		u.close()
@@ -236,21 +238,6 @@ func (x *Exchange) lost(err error) error {
 		}
 	}
 	return errors.Join(ErrLost, err)
-}
-
-// stalled says who was waited for when the exchange took too long.
-func (x *Exchange) stalled(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case x.session.gone.Load(), x.session.cut.Load():
-		return ErrClientLeft
-	case x.begun && x.status > 0:
-		return ErrCut
-	case x.upload != nil && x.upload.fault() != nil:
-		return ErrClientStalled
-	}
-	return ErrBackendStalled
 }
 
 // receive reads the head of an answer, and relays it if it is an interim one.
@@ -302,6 +289,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	if err != nil {
 		return false, err
 	}
+	x.answered()
 	r := &x.response
 	if r.status == http.StatusSwitchingProtocols {
 		if !x.upgrading || !r.websocket {
@@ -318,11 +306,12 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), out)
 	u.use(r.at)
 	x.answer.begin(&u.inlet, framing, r.length, r.limits)
-	if err := x.pump(); err != nil {
+	err = x.pump()
+	x.account.BytesOut = x.answer.count
+	if err != nil {
 		x.closing, x.session.ending = true, aborted
 		return false, err
 	}
-	x.bytesOut = x.answer.count
 	return framing != byClose && r.persists() && u.len() == 0 && !x.surplus(), nil
 }
 
@@ -392,7 +381,7 @@ func (x *Exchange) more() error {
 		b.left, b.count = b.left-n, b.count+n
 		switch {
 		case err != nil:
-			return errors.Join(ErrCut, err)
+			return x.broken(err)
 		case n == 0:
 			return ErrCut
 		}
@@ -426,7 +415,7 @@ func (x *Exchange) Refuse(status int, text string) {
 	out = append(x.appendConnection(out), "\r\n"...)
 	if string(x.Method()) != http.MethodHead {
 		out = append(out, text...)
-		x.bytesOut = int64(len(text))
+		x.account.BytesOut = int64(len(text))
 	}
 	x.outlet.open(x.session, false)
 	x.outlet.mem = out
@@ -448,6 +437,6 @@ func (x *Exchange) reset() {
 	x.outlet.close()
 	x.answer.in, x.source.in, x.spliced.R = nil, nil, nil
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
-	x.idLength, x.interim, x.status, x.bytesOut = 0, 0, 0, 0
+	x.idLength, x.interim, x.status, x.account = 0, 0, 0, Account{}
 	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false
 }

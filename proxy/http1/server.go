@@ -17,8 +17,9 @@ type Handler interface {
 	// Handle answers a request, by Forward or Refuse. If it does neither, the connection
 	// is closed.
 	Handle(x *Exchange)
-	// Refused is told of a request that the engine itself has refused.
-	Refused(why *Fault)
+	// Refused is told of a request that the engine itself has refused, of which only
+	// the client is known.
+	Refused(x *Exchange, why *Fault)
 	// Rejected is told of a connection that was closed before there was a request.
 	Rejected(why Rejection)
 	// Connections is told that so many connections more, or fewer, are open.
@@ -42,7 +43,9 @@ type Config struct {
 	MaxConns int
 	// MaxConnsPerClient bounds those of one address, or of one /64 of IPv6; 0: no bound.
 	MaxConnsPerClient int
-	Log               *slog.Logger
+	// Times has the times of exchanges kept, for Account.
+	Times bool
+	Log   *slog.Logger
 }
 
 // Server serves connections of clients. All methods may be called concurrently.

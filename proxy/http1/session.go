@@ -260,7 +260,7 @@ func (s *session) refuse(why *Fault) {
 	x.request.Reset(&s.server.config.Limits) // it may be half read
 	x.closing = true
 	x.Refuse(why.Status, why.what)
-	s.server.config.Handler.Refused(why)
+	s.server.config.Handler.Refused(x, why)
 	s.ending = lingers
 }
 

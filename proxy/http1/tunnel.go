@@ -14,6 +14,7 @@ func (x *Exchange) tunnel(u *upstream) error {
 	x.outlet.open(s, false)
 	x.outlet.mem = x.appendResponse(x.outlet.head(), &x.response, u.bytes(), noBody)
 	u.use(x.response.at)
+	ahead := int64(u.len())
 	if x.outlet.write(u.bytes()) != nil || x.outlet.flush() != nil {
 		return ErrClientLeft
 	}
@@ -29,9 +30,9 @@ func (x *Exchange) tunnel(u *upstream) error {
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
-		carry(u.conn, s.conn)
+		x.account.BytesIn = int64(len(early)) + carry(u.conn, s.conn)
 	}()
-	x.bytesOut = carry(s.conn, u.conn)
+	x.account.BytesOut = ahead + carry(s.conn, u.conn)
 	<-up
 	return nil
 }
