@@ -34,6 +34,7 @@ type Metrics struct {
 	retries         *prometheus.CounterVec
 	rejected        *prometheus.CounterVec
 	connections     *prometheus.GaugeVec
+	unlogged        prometheus.Counter
 	commitDuration  prometheus.Histogram
 
 	pools sync.Map // of *poolSeries, by name
@@ -59,11 +60,13 @@ func NewMetrics() *Metrics {
 			"Requests that this node answered itself, with an error.", "reason"),
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lbnode_connections_open",
 			Help: "Open connections from clients."}, []string{"listener"}),
+		unlogged: prometheus.NewCounter(prometheus.CounterOpts{Name: "lbnode_access_log_dropped_total",
+			Help: "Lines that the access log should have and has not."}),
 		commitDuration: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lbnode_raft_commit_duration_seconds",
 			Help: "Time that this node, as leader, took to commit and apply a write.", Buckets: durationBuckets()}),
 	}
 	m.registry.MustRegister(m.requests, m.requestDuration, m.attempts, m.attemptDuration,
-		m.checkFailures, m.retries, m.rejected, m.connections, m.commitDuration)
+		m.checkFailures, m.retries, m.rejected, m.connections, m.unlogged, m.commitDuration)
 	return m
 }
 
@@ -112,6 +115,9 @@ func (m *Metrics) Reject(reason string) { m.rejected.WithLabelValues(reason).Inc
 func (m *Metrics) Connections(listener string, delta int) {
 	m.connections.WithLabelValues(listener).Add(float64(delta))
 }
+
+// AccessLogDropped counts lines that were not written to the access log.
+func (m *Metrics) AccessLogDropped(lines int) { m.unlogged.Add(float64(lines)) }
 
 // CheckFailed counts a probe that failed.
 func (m *Metrics) CheckFailed(pool, backend string) {

@@ -32,6 +32,7 @@ func useAll(m *Metrics, pool, backend string) {
 	m.Retry(pool, "connect")
 	m.Reject("no_route")
 	m.Connections("http", 2)
+	m.AccessLogDropped(1)
 	m.CheckFailed(pool, backend)
 	m.Committed(time.Millisecond)
 }

@@ -99,6 +99,7 @@ func TestBadSettings(t *testing.T) {
 		{2, local("-proxy-protocol", "10.0.0.0/40"), []string{"-proxy-protocol", "10.0.0.0/40"}},
 		{2, local("-max-connections", "-1"), []string{"-max-connections", "below 0"}},
 		{2, local("-max-connections-per-client", "-1"), []string{"-max-connections-per-client", "below 0"}},
+		{1, local("-access-log", filepath.Join(dir, "none", "access.log")), []string{"-access-log", "none"}},
 		{2, local("-node", "a b"), []string{"-node", "a b"}},
 	} {
 		refused(t, test.code, test.words, test.args...)

@@ -46,6 +46,7 @@ type nodeFlags struct {
 	proxyProtocol  list
 	maxConns       int
 	maxPerClient   int
+	accessLog      string
 	insecure       bool
 	nonVoter       bool
 	leaveOnStop    bool
@@ -94,6 +95,7 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.Var(&f.proxyProtocol, "proxy-protocol", "`networks` from which connections begin with a PROXY protocol header, of version 1 or 2 (default: none)")
 	fs.IntVar(&f.maxConns, "max-connections", 0, "most `connections` of clients at once; 0: as many as the limit on open files allows")
 	fs.IntVar(&f.maxPerClient, "max-connections-per-client", 0, "most `connections` of one client address, or /64 of IPv6; 0: any")
+	fs.StringVar(&f.accessLog, "access-log", "", "`file` that a line of JSON about each request is added to, - for the standard output; SIGUSR1 opens it anew (default: none)")
 	fs.BoolVar(&f.insecure, "insecure", false, "allow listening off loopback without a secret or token")
 	fs.BoolVar(&f.nonVoter, "non-voter", false, "never vote; serve traffic all the same")
 	fs.DurationVar(&f.lameDuck, "lame-duck", defaultLameDuck, "how long to serve on when told to stop, while /readyz says no and clients are asked to go elsewhere")

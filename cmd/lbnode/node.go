@@ -46,6 +46,7 @@ type node struct {
 	checker *health.Checker
 	proxy   *proxy.Proxy
 	metrics *admin.Metrics
+	access  *proxy.AccessLog // nil if there is none
 
 	adminAddr, httpAddr net.Addr
 
@@ -65,6 +66,8 @@ type nodeConfig struct {
 	admin      string // address for the admin API
 	adminToken string
 	log        *slog.Logger
+	accessLog  string    // file; empty for none
+	stdout     io.Writer // for accessLog -
 	// leaveOnStop makes a node leave the cluster for good when it is told to stop.
 	leaveOnStop bool
 	lameDuck    time.Duration // in which a node that stops serves on
@@ -75,11 +78,15 @@ type nodeConfig struct {
 // running.
 func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	n := &node{log: cfg.log, metrics: admin.NewMetrics(), leaveOnStop: cfg.leaveOnStop, lameDuck: cfg.lameDuck, drain: cfg.drain, left: make(chan struct{})}
+	if err := n.openAccessLog(cfg); err != nil {
+		return nil, err
+	}
 	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log})
 	cfg.proxy.Rank = func() int { return n.cluster.Rank() }
 	cfg.proxy.Suspect = n.checker.Suspect
 	cfg.proxy.Recorder = n.metrics
 	cfg.proxy.Log = cfg.log
+	cfg.proxy.AccessLog = n.access
 	n.proxy = proxy.New(cfg.proxy)
 	cfg.cluster.OnView = n.viewChanged
 	cfg.cluster.OnMembers = n.membersChanged
@@ -89,6 +96,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	var err error
 	if n.cluster, err = cluster.Open(ctx, cfg.cluster); err != nil {
 		n.checker.Stop()
+		n.closeAccessLog(ctx)
 		return nil, err
 	}
 	if err := n.listen(cfg); err != nil {
@@ -145,6 +153,7 @@ func (n *node) stop(ctx context.Context, leave bool) {
 	if err := n.proxy.Shutdown(draining); err != nil {
 		n.log.Warn("cut off requests that did not end in time", "error", err)
 	}
+	n.closeAccessLog(ctx)
 	n.checker.Stop()
 	if n.admin != nil {
 		if err := n.admin.Shutdown(draining); err != nil {
@@ -272,6 +281,7 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if cfg.proxy, err = flags.proxyConfig(); err != nil {
 		return err
 	}
+	cfg.accessLog, cfg.stdout = flags.accessLog, stdout
 	reload := newReload(flags.secret, log)
 	defer reload.stop()
 	n, err := startNode(ctx, cfg)
@@ -279,7 +289,7 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	n.introduce(stdout, flags)
-	reload.start(n.cluster)
+	reload.start(n.cluster, n.access)
 	return n.run(ctx)
 }
 

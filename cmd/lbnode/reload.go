@@ -8,44 +8,59 @@ import (
 	"syscall"
 
 	"lbnode/cluster"
+	"lbnode/proxy"
 )
 
-// reload reads the file of -secret again on each SIGHUP. A file that cannot be
-// used changes nothing. From its creation on, the signal does not end the process.
+// reload reads the file of -secret again on each SIGHUP, and opens that of -access-log
+// anew on each SIGUSR1, for who has moved it away. A file that cannot be used changes
+// nothing. From its creation on, the signals do not end the process.
 type reload struct {
 	path    string // of the secrets, empty for none
 	log     *slog.Logger
-	hangups chan os.Signal
+	signals chan os.Signal
 	running sync.WaitGroup
 }
 
 func newReload(path string, log *slog.Logger) *reload {
-	r := &reload{path: path, log: log, hangups: make(chan os.Signal, 1)}
-	signal.Notify(r.hangups, syscall.SIGHUP)
+	r := &reload{path: path, log: log, signals: make(chan os.Signal, 2)}
+	signal.Notify(r.signals, syscall.SIGHUP, syscall.SIGUSR1)
 	return r
 }
 
-// start begins to give the secrets to c.
-func (r *reload) start(c *cluster.Cluster) { r.running.Go(func() { r.loop(c) }) }
+// start begins to give the secrets to c, and to open the access log, unless it is nil.
+func (r *reload) start(c *cluster.Cluster, access *proxy.AccessLog) {
+	r.running.Go(func() { r.loop(c, access) })
+}
 
 func (r *reload) stop() {
-	signal.Stop(r.hangups)
-	close(r.hangups)
+	signal.Stop(r.signals)
+	close(r.signals)
 	r.running.Wait()
 }
 
-func (r *reload) loop(c *cluster.Cluster) {
-	for range r.hangups {
-		if r.path == "" {
-			r.log.Info("nothing to reload: there is no -secret")
-			continue
+func (r *reload) loop(c *cluster.Cluster, access *proxy.AccessLog) {
+	for s := range r.signals {
+		switch {
+		case s == syscall.SIGHUP:
+			r.readSecrets(c)
+		case access == nil:
+			r.log.Info("nothing to open anew: there is no -access-log")
+		default:
+			access.Reopen()
 		}
-		secrets, err := cluster.ReadSecrets(r.path)
-		if err == nil {
-			err = c.SetSecrets(secrets)
-		}
-		if err != nil {
-			r.log.Error("the secrets stay as they were", "error", err)
-		}
+	}
+}
+
+func (r *reload) readSecrets(c *cluster.Cluster) {
+	if r.path == "" {
+		r.log.Info("nothing to reload: there is no -secret")
+		return
+	}
+	secrets, err := cluster.ReadSecrets(r.path)
+	if err == nil {
+		err = c.SetSecrets(secrets)
+	}
+	if err != nil {
+		r.log.Error("the secrets stay as they were", "error", err)
 	}
 }
