@@ -368,13 +368,12 @@ func TestAccessLogThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// With the log open a request makes nothing for the collector, and without it the
-// engine does not even look at the clock.
+// With the log open a request makes nothing for the collector.
 func TestAccessLogAllocatesNothing(t *testing.T) {
 	access, _ := openLog(t, "-", io.Discard)
-	e := &entry{began: time.Now(), path: []byte("/a/b"), client: []byte("192.0.2.1"), outcome: outcome{pool: "web", backend: "web-1", end: endOK}}
+	e := &entry{began: time.Now(), path: []byte("/a/b"), client: []byte("192.0.2.1"), outcome: outcome{pool: "web", backend: "web-1"}}
 	access.add(e)
-	if got := testing.AllocsPerRun(1000, func() { access.add(e) }); got != 0 {
+	if got := testing.AllocsPerRun(1000, func() { e.end = endOf(nil); access.add(e) }); got != 0 {
 		t.Errorf("got %v allocations for a line, want 0", got)
 	}
 }

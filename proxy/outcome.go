@@ -37,11 +37,12 @@ const (
 // endOf says how an exchange ended that failed with err. What is more telling goes
 // first: one error may say that an answer was cut, and why.
 func endOf(err error) end {
+	if err == nil { // before what follows is made room for
+		return endOK
+	}
 	var fault *http1.Fault
 	var connect *http1.ConnectError
 	switch {
-	case err == nil:
-		return endOK
 	case errors.Is(err, http1.ErrClientStalled):
 		return endClientTimeout
 	case errors.Is(err, http1.ErrBackendStalled):
