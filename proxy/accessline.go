@@ -40,11 +40,38 @@ func (p *Proxy) noteRefused(x *http1.Exchange, why *http1.Fault) {
 	}
 }
 
-// appendTo writes the line; node is JSON.
-func (e *entry) appendTo(out, node []byte) []byte {
-	out = append(out, `{"time":"`...)
-	out = e.began.UTC().AppendFormat(out, "2006-01-02T15:04:05.000Z07:00")
+// usualLine is room for most lines, in bytes.
+const usualLine = 512
+
+const dateTime = time.DateOnly + "T" + time.TimeOnly
+
+// line is where a line is made.
+type line struct {
+	text   []byte
+	second int64               // since 1970, that stamp is
+	stamp  [len(dateTime)]byte // the date and time, which cost as much to write as all the rest
+}
+
+// write makes the line of a request; node is JSON.
+func (l *line) write(e *entry, node []byte) {
+	out := append(l.text[:0], `{"time":"`...)
+	out = l.appendTime(out, e.began)
 	out = append(append(out, `","node":`...), node...)
+	l.text = e.appendTo(out)
+}
+
+// appendTime writes a time as RFC 3339 has it, to the millisecond.
+func (l *line) appendTime(out []byte, t time.Time) []byte {
+	if second := t.Unix(); second != l.second || l.stamp[0] == 0 {
+		l.second = second
+		t.UTC().AppendFormat(l.stamp[:0], dateTime)
+	}
+	out = append(append(out, l.stamp[:]...), '.')
+	return append(appendThousandth(out, t.Nanosecond()/1e6), 'Z')
+}
+
+// appendTo writes what follows the time and the node.
+func (e *entry) appendTo(out []byte) []byte {
 	out = appendQuoted(append(out, `,"request_id":`...), e.id)
 	out = appendQuoted(append(out, `,"client":`...), e.client)
 	out = appendQuoted(append(out, `,"method":`...), e.method)
@@ -71,9 +98,12 @@ func (e *entry) appendTo(out, node []byte) []byte {
 // appendMillis writes milliseconds with three decimals.
 func appendMillis(out []byte, d time.Duration) []byte {
 	micros := max(d.Microseconds(), 0)
-	out = append(strconv.AppendInt(out, micros/1000, 10), '.')
-	rest := micros % 1000
-	return append(out, byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
+	return appendThousandth(append(strconv.AppendInt(out, micros/1000, 10), '.'), int(micros%1000))
+}
+
+// appendThousandth writes n, which is below 1000, with three digits.
+func appendThousandth(out []byte, n int) []byte {
+	return append(out, byte('0'+n/100), byte('0'+n/10%10), byte('0'+n%10))
 }
 
 // appendQuoted writes text as a JSON string (RFC 8259, section 7). Bytes that are not

@@ -35,7 +35,7 @@ type AccessLogConfig struct {
 type AccessLog struct {
 	config  AccessLogConfig
 	node    []byte    // as JSON
-	lines   sync.Pool // of *[]byte, to make lines in
+	lines   sync.Pool // of *line
 	hurry   chan struct{}
 	reopens chan struct{}
 	closing chan struct{}
@@ -57,7 +57,7 @@ func OpenAccessLog(config AccessLogConfig) (*AccessLog, error) {
 	l := &AccessLog{
 		config:  config,
 		node:    appendQuoted(nil, []byte(config.Node)),
-		lines:   sync.Pool{New: newLine},
+		lines:   sync.Pool{New: func() any { return &line{text: make([]byte, 0, usualLine)} }},
 		hurry:   make(chan struct{}, 1),
 		reopens: make(chan struct{}, 1),
 		closing: make(chan struct{}),
@@ -71,11 +71,6 @@ func OpenAccessLog(config AccessLogConfig) (*AccessLog, error) {
 	}
 	go l.loop()
 	return l, nil
-}
-
-func newLine() any {
-	line := make([]byte, 0, 512) // as most need
-	return &line
 }
 
 func (l *AccessLog) open() (io.Writer, error) {
@@ -113,13 +108,12 @@ func notify(c chan struct{}) {
 
 // add adds a line.
 func (l *AccessLog) add(e *entry) {
-	scratch := l.lines.Get().(*[]byte)
-	line := e.appendTo((*scratch)[:0], l.node)
-	if !l.put(line) {
+	made := l.lines.Get().(*line)
+	made.write(e, l.node)
+	if !l.put(made.text) {
 		l.config.Dropped(1)
 	}
-	*scratch = line
-	l.lines.Put(scratch)
+	l.lines.Put(made)
 }
 
 // put says whether there was room for the line.

@@ -182,7 +182,9 @@ func TestAccessLog(t *testing.T) {
 func TestAccessLogFields(t *testing.T) {
 	want := strings.Fields("time node request_id client method host path protocol status bytes_in bytes_out pool backend retries connect_ms first_byte_ms total_ms end")
 	var got []string
-	for _, field := range regexp.MustCompile(`[{,]"(\w+)":`).FindAllSubmatch((&entry{}).appendTo(nil, []byte(`""`)), -1) {
+	var l line
+	l.write(&entry{}, []byte(`""`))
+	for _, field := range regexp.MustCompile(`[{,]"(\w+)":`).FindAllSubmatch(l.text, -1) {
 		got = append(got, string(field[1]))
 	}
 	if strings.Join(got, " ") != strings.Join(want, " ") {
@@ -250,6 +252,22 @@ func FuzzQuoted(f *testing.F) {
 			t.Fatalf("%q: got %q, %v; want %q", text, got, err, want)
 		}
 	})
+}
+
+func TestTimesOfLines(t *testing.T) {
+	var l line
+	for _, want := range []string{
+		"2026-02-03T04:05:06.000Z", "2026-02-03T04:05:06.999Z", "2026-02-03T04:05:07.010Z", "2026-02-03T04:05:06.123Z", "1970-01-01T00:00:00.001Z", "1969-12-31T23:59:59.500Z",
+	} {
+		at, err := time.Parse(time.RFC3339Nano, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		zoned := at.In(time.FixedZone("elsewhere", 3600))
+		if got := string(l.appendTime(nil, zoned)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
 }
 
 func TestMillis(t *testing.T) {
