@@ -93,9 +93,10 @@ func read(t *testing.T, line string) (l logged) {
 	return l
 }
 
-func TestAccessLog(t *testing.T) {
-	var out output
-	access, _ := openLog(t, "-", &out)
+// startLogged starts a proxy with that log. Each of its backends does one thing well or
+// badly, and gets the requests for the host of its name.
+func startLogged(t *testing.T, access *AccessLog) string {
+	t.Helper()
 	first := func(answer string) func(net.Conn, string) {
 		return func(conn net.Conn, _ string) { io.WriteString(conn, answer) }
 	}
@@ -121,7 +122,13 @@ func TestAccessLog(t *testing.T) {
 	pools = append(pools, poolOf("two", refusing(t, "a"), ok), poolOf("empty"))
 	routes = append(routes, state.Route{Host: "two", Path: "/", Pool: "two"}, state.Route{Host: "empty", Path: "/", Pool: "empty"})
 	_, url := startProxyWith(t, Config{AccessLog: access, HeaderTimeout: 300 * time.Millisecond}, viewOf(routes, pools...))
+	return url
+}
 
+func TestAccessLog(t *testing.T) {
+	var out output
+	access, _ := openLog(t, "-", &out)
+	url := startLogged(t, access)
 	tests := map[string]struct {
 		send string
 		want logged
