@@ -33,7 +33,7 @@ func (e *ConnectError) Unwrap() error { return e.Err }
 type BackendConfig struct {
 	Addr    string        // host:port
 	TLS     *tls.Config   // nil for plain TCP
-	Connect time.Duration // bounds connecting, and waiting for a connection; 0: no bound
+	Connect time.Duration // bounds connecting, and before it waiting for a turn; 0: no bound
 	Idle    time.Duration // after which an unused connection is closed; 0: never
 	Conns   int           // open at once; 0: no bound
 	Waiting int           // requests that may wait for one of Conns
@@ -144,10 +144,11 @@ func (b *Backend) put(u *upstream, shard int, now int64) {
 
 // getBounded waits for its turn where the number of connections is bounded.
 func (b *Backend) getBounded(ctx context.Context, shard int) (*upstream, error) {
+	patience := ctx
 	if b.config.Connect > 0 {
 		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
 		defer cancel()
-		ctx = limited
+		patience = limited
 	}
 	for again := false; ; again = true {
 		u, turn, err := b.claim(shard, again)
@@ -161,7 +162,7 @@ func (b *Backend) getBounded(ctx context.Context, shard int) (*upstream, error) 
 		}
 		select {
 		case <-turn: // somebody who did not wait may be faster still
-		case <-ctx.Done():
+		case <-patience.Done():
 			b.leave(turn)
 			return nil, ErrFull
 		}
