@@ -51,7 +51,7 @@ type Backend struct {
 	done   atomic.Bool
 
 	mu      sync.Mutex
-	waiting []chan struct{} // each gets one turn
+	waiting []chan *upstream // each gets one turn: a connection, or with nil the right to open one
 }
 
 // shard is a part of the idle connections, so that cores do not wait for each other.
@@ -68,7 +68,7 @@ func NewBackend(config BackendConfig) *Backend {
 
 // get returns an idle connection, preferably of that shard, or else opens one.
 func (b *Backend) get(ctx context.Context, shard int) (*upstream, error) {
-	if u := b.idle(shard); u != nil { // ahead of those that wait, if it is that quick
+	if u := b.idle(shard); u != nil { // so nobody waits
 		return u, nil
 	}
 	if b.config.Conns > 0 {
@@ -129,17 +129,40 @@ func (b *Backend) dial(ctx context.Context) (*upstream, error) {
 func (b *Backend) put(u *upstream, shard int, now int64) {
 	u.release()
 	u.used, u.since = true, now
-	s := &b.shards[shard%len(b.shards)]
-	s.mu.Lock()
-	s.idle = append(s.idle, u)
-	s.mu.Unlock()
+	if b.config.Conns > 0 {
+		b.putBounded(u, shard)
+	} else {
+		b.shards[shard%len(b.shards)].push(u)
+	}
 	if b.done.Load() {
 		b.Close()
-		return
 	}
-	if b.config.Conns > 0 {
-		b.nextTurn()
+}
+
+// putBounded hands the connection over if somebody waits for one: nobody else can
+// take it first.
+func (b *Backend) putBounded(u *upstream, shard int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.give(u) {
+		b.shards[shard%len(b.shards)].push(u)
 	}
+}
+
+func (s *shard) push(u *upstream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, u)
+}
+
+// give gives the one that has waited longest its turn. The caller holds mu.
+func (b *Backend) give(u *upstream) bool {
+	if len(b.waiting) == 0 {
+		return false
+	}
+	b.waiting[0] <- u
+	b.waiting = b.waiting[1:]
+	return true
 }
 
 // getBounded waits for its turn where the number of connections is bounded.
@@ -150,31 +173,27 @@ func (b *Backend) getBounded(ctx context.Context, shard int) (*upstream, error) 
 		defer cancel()
 		patience = limited
 	}
-	for again := false; ; again = true {
-		u, turn, err := b.claim(shard, again)
-		switch {
-		case err != nil:
-			return nil, err
-		case u != nil:
-			return u, nil
-		case turn == nil:
-			return b.dial(ctx)
-		}
+	u, turn, err := b.claim(shard)
+	if turn != nil {
 		select {
-		case <-turn: // somebody who did not wait may be faster still
+		case u = <-turn:
 		case <-patience.Done():
-			b.leave(turn)
+			b.leave(turn, shard)
 			return nil, ErrFull
 		}
 	}
+	if err != nil || u != nil {
+		return u, err
+	}
+	return b.dial(ctx)
 }
 
-// claim returns an idle connection, or else what to wait for, which is nil if a
-// connection may be opened. Who had a turn already comes before all others.
-func (b *Backend) claim(shard int, again bool) (u *upstream, turn chan struct{}, err error) {
+// claim returns an idle connection, or else what to wait for. With neither, a
+// connection may be opened. While somebody waits there is nothing to be had.
+func (b *Backend) claim(shard int) (u *upstream, turn chan *upstream, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if again || len(b.waiting) == 0 {
+	if len(b.waiting) == 0 {
 		if u := b.idle(shard); u != nil {
 			return u, nil, nil
 		}
@@ -182,15 +201,11 @@ func (b *Backend) claim(shard int, again bool) (u *upstream, turn chan struct{},
 			return nil, nil, nil
 		}
 	}
-	turn = make(chan struct{}, 1)
-	switch {
-	case again:
-		b.waiting = slices.Insert(b.waiting, 0, turn)
-	case len(b.waiting) >= b.config.Waiting:
+	if len(b.waiting) >= b.config.Waiting {
 		return nil, nil, ErrFull
-	default:
-		b.waiting = append(b.waiting, turn)
 	}
+	turn = make(chan *upstream, 1)
+	b.waiting = append(b.waiting, turn)
 	return nil, turn, nil
 }
 
@@ -209,33 +224,38 @@ func (b *Backend) reserve() bool {
 
 // leave takes one that waits out of the queue. A turn that it has got already is
 // passed on.
-func (b *Backend) leave(turn chan struct{}) {
+func (b *Backend) leave(turn chan *upstream, shard int) {
+	if b.forget(turn) {
+		return
+	}
+	if u := <-turn; u != nil {
+		b.put(u, shard, u.since)
+	} else {
+		b.closed()
+	}
+}
+
+func (b *Backend) forget(turn chan *upstream) bool {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	i := slices.Index(b.waiting, turn)
 	if i >= 0 {
 		b.waiting = slices.Delete(b.waiting, i, i+1)
 	}
-	b.mu.Unlock()
-	if i < 0 {
-		b.nextTurn()
-	}
+	return i >= 0
 }
 
-// nextTurn wakes the one that has waited longest.
-func (b *Backend) nextTurn() {
+// closed counts a connection that is open no more, unless somebody may open another
+// in its place.
+func (b *Backend) closed() {
+	if b.config.Conns == 0 {
+		b.open.Add(-1)
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.waiting) > 0 {
-		b.waiting[0] <- struct{}{}
-		b.waiting = b.waiting[1:]
-	}
-}
-
-// closed counts a connection that is open no more.
-func (b *Backend) closed() {
-	b.open.Add(-1)
-	if b.config.Conns > 0 {
-		b.nextTurn()
+	if !b.give(nil) {
+		b.open.Add(-1)
 	}
 }
 

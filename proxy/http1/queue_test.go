@@ -66,6 +66,22 @@ func TestTurnsAreInOrder(t *testing.T) {
 	})
 }
 
+// Who has just given a connection back must not get it again before those that wait.
+func TestNobodyOvertakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, used := busyBackend(BackendConfig{Conns: 1, Waiting: 2, Connect: time.Minute})
+		results := make(chan got)
+		queueUp(t.Context(), b, 0, 1, results)
+		b.put(used[0], 0, 0)
+		if u := b.idle(0); u != nil {
+			t.Error("got the connection that was somebody else's turn")
+		}
+		if g := <-results; g.u != used[0] {
+			t.Errorf("got %v, %v; want the connection", g.u, g.err)
+		}
+	})
+}
+
 func TestFullQueueRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, used := busyBackend(BackendConfig{Conns: 1, Waiting: 2, Connect: time.Minute})
