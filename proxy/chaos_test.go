@@ -47,8 +47,10 @@ type moodyBackend struct {
 func startMoody(t *testing.T, got *sync.Map) *moodyBackend {
 	t.Helper()
 	b := &moodyBackend{t: t, got: got, conns: map[net.Conn]bool{}}
-	b.listen("127.0.0.1:0")
-	b.addr = b.listener.Addr()
+	first := listenAlone(t)
+	b.addr = first.Addr()
+	first.Close()
+	b.listen(b.addr.String())
 	t.Cleanup(func() { b.kill(); b.running.Wait() })
 	return b
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"lbnode/state"
+	"math/rand/v2"
+	"runtime"
 )
 
 const patience = 5 * time.Second
@@ -43,6 +45,8 @@ func startServer(t testing.TB, name string, handler http.HandlerFunc) *server {
 		io.Copy(io.Discard, r.Body)
 		io.WriteString(w, name)
 	}))
+	s.Listener.Close()
+	s.Listener = listenAlone(t)
 	s.Config.ConnState = func(conn net.Conn, state http.ConnState) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -55,6 +59,21 @@ func startServer(t testing.TB, name string, handler http.HandlerFunc) *server {
 	s.Start()
 	t.Cleanup(s.kill)
 	return s
+}
+
+// listenAlone listens on a loopback address of its own, whose port nobody else gets
+// once the listener is closed.
+func listenAlone(t testing.TB) net.Listener {
+	t.Helper()
+	host := "127.0.0.1"
+	if runtime.GOOS == "linux" { // where all of 127/8 is there
+		host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	}
+	listener, err := net.Listen("tcp", host+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
 }
 
 // kill closes the listener and resets every connection.
@@ -135,10 +154,7 @@ func reset(conn net.Conn) {
 // refusing gives a backend at an address where nothing listens.
 func refusing(t testing.TB, name string) state.Backend {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := listenAlone(t)
 	defer listener.Close()
 	return backendAt(name, listener.Addr())
 }

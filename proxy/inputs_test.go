@@ -101,6 +101,7 @@ type witness struct {
 	requests int
 	broken   []error // what of it was no request
 	conns    sync.WaitGroup
+	end      func() // takes no more connections, and waits for those there are
 }
 
 func startWitness(t testing.TB) (*witness, state.Backend) {
@@ -120,7 +121,8 @@ func startWitness(t testing.TB) (*witness, state.Backend) {
 			w.conns.Go(func() { w.serve(conn) })
 		}
 	})
-	t.Cleanup(func() { listener.Close(); accepting.Wait() })
+	w.end = func() { listener.Close(); accepting.Wait(); w.conns.Wait() }
+	t.Cleanup(w.end)
 	return w, backendAt("witness", listener.Addr())
 }
 
@@ -191,7 +193,7 @@ func TestRequestInputs(t *testing.T) {
 			in.sendRequest(t, conn)
 			conn.Close()
 			shutdownNow(p) // ends connections to the backend, too
-			w.conns.Wait()
+			w.end()
 			in.checkBackend(t, w)
 		})
 	}

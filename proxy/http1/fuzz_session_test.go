@@ -57,7 +57,7 @@ func (r *rig) Handle(x *Exchange) {
 	case bytes.HasPrefix(x.Path(), []byte("/unknown")):
 		x.Refuse(http.StatusNotFound, "")
 	default:
-		err := x.Forward(context.Background(), r.backend.Load(), 2*time.Second)
+		err := x.Forward(context.Background(), r.backend.Load(), 2*time.Second, 2*time.Second)
 		if err == nil || x.Status() > 0 || errors.Is(err, ErrClientLeft) {
 			return
 		}
@@ -70,8 +70,9 @@ func (r *rig) Handle(x *Exchange) {
 	}
 }
 
-func (r *rig) Refused(*Fault)  {}
-func (r *rig) Connections(int) {}
+func (r *rig) Refused(*Exchange, *Fault) {}
+func (r *rig) Rejected(Rejection)        {}
+func (r *rig) Connections(int)           {}
 
 // use makes a listener's connections, given to serve, the backend of one case. Once
 // finish returns, they are all over.

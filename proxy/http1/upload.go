@@ -41,7 +41,10 @@ func (up *upload) run() {
 		case x.source.ended:
 			out.end(&x.source)
 			x.source.finish()
-			up.whole.Store(out.flush() == nil)
+			up.whole.Store(true) // before the end is sent, since the answer may come at once
+			if out.flush() != nil {
+				up.whole.Store(false)
+			}
 			return
 		default:
 			if err = out.flush(); err == nil {
