@@ -307,25 +307,30 @@ func (c *Cluster) Leave(ctx context.Context) error {
 }
 
 // leaveRaft asks the leader to remove this node, again if leadership moves.
-func (c *Cluster) leaveRaft(ctx context.Context) error {
+func (c *Cluster) leaveRaft(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, officeWithin)
 	defer cancel()
 	if err := c.gossip.tell(func(m *meta) { m.Going = leaves }); err != nil {
 		c.log.Debug("could not tell all nodes that this one leaves", "error", err)
 	}
+	defer func() {
+		if err != nil {
+			c.gossip.tell(func(m *meta) { m.Going = "" })
+		}
+	}()
 	for unknown := false; ; {
+		if c.raft().State() == raft.Leader {
+			if err := c.awaitSpare(ctx, raft.ServerID(c.id.nodeID())); err != nil {
+				return err // with leadership where it was
+			}
+		}
 		c.handOver()
 		err := c.askRemoval(ctx)
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, ErrNeeded) && !unknown {
-			c.gossip.tell(func(m *meta) { m.Going = "" })
+		if err == nil || errors.Is(err, ErrNeeded) && !unknown {
 			return err
 		}
 		unknown = unknown || errors.Is(err, ErrUnknownOutcome)
 		if !pause(ctx, retryAfter) {
-			c.gossip.tell(func(m *meta) { m.Going = "" })
 			return fmt.Errorf("%w: %w", outcome(unknown), err)
 		}
 	}

@@ -272,6 +272,13 @@ func (f *nodeFlags) adminToken() (string, error) {
 }
 
 func readToken(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the admin token: %w", err)
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return "", fmt.Errorf("the admin token in %s can be read by every user of this machine: chmod 600 %[1]s", path)
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the admin token: %w", err)

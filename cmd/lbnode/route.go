@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"lbnode/cluster/admin"
@@ -57,7 +58,23 @@ func runRouteAdd(ctx context.Context, args []string, stdout, _ io.Writer) error 
 	if err != nil {
 		return changeFailed(err, fmt.Sprintf("send %q to pool %q", words[0], words[1]), "lbnode route ls")
 	}
-	return c.print(route, func(w io.Writer) { fmt.Fprintf(w, "%s%s goes to pool %s\n", route.Host, route.Path, route.Pool) })
+	rest, err := noRest(ctx, client)
+	if err != nil {
+		return err
+	}
+	return c.print(route, func(w io.Writer) {
+		fmt.Fprintf(w, "%s%s goes to pool %s%s\n", route.Host, route.Path, route.Pool, rest)
+	})
+}
+
+// noRest says, with the first routes, that what matches none goes nowhere now.
+func noRest(ctx context.Context, client *admin.Client) (string, error) {
+	routes, err := client.Routes(ctx)
+	all := slices.ContainsFunc(routes, func(r admin.Route) bool { return r.Host == "" && r.Path == "/" })
+	if err != nil || all {
+		return "", err
+	}
+	return "\nother requests get 404 while there is a route but none for them: lbnode route add / POOL sends them somewhere, too", nil
 }
 
 func runRouteRemove(ctx context.Context, args []string, stdout, _ io.Writer) error {

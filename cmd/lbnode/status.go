@@ -95,13 +95,17 @@ func condition(view *admin.ClusterView) error {
 	return fmt.Errorf("%w: %s", errDegraded, strings.Join(wrong, "; "))
 }
 
-// deadPools complains of pools whose backends are wanted and all unhealthy.
+// deadPools complains of pools that have backends and send to none of them.
 func deadPools(view *admin.ClusterView) []string {
 	var dead []string
 	for _, p := range view.Pools {
-		wanted := slices.ContainsFunc(p.Backends, func(b admin.ClusterBackend) bool { return b.Admin == state.Ready })
-		if wanted && p.HealthyBackends == 0 {
+		serves := slices.ContainsFunc(p.Backends, func(b admin.ClusterBackend) bool { return b.Admin == state.Ready && b.Health == state.Healthy })
+		switch {
+		case serves || len(p.Backends) == 0:
+		case p.HealthyBackends == 0:
 			dead = append(dead, fmt.Sprintf("pool %s has no healthy backend", p.Name))
+		default:
+			dead = append(dead, fmt.Sprintf("no healthy backend of pool %s is ready", p.Name))
 		}
 	}
 	return dead
