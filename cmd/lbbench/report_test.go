@@ -93,6 +93,19 @@ func TestSVGIsWellFormed(t *testing.T) {
 	}
 }
 
+// Half as much and twice as much are equally far from 1; what lies outside is cut.
+func TestScale(t *testing.T) {
+	s := scale{least: 0.25, most: 4}
+	for ratio, want := range map[float64]float64{0.25: chartLeft, 4: chartRight, 1: (chartLeft + chartRight) / 2, 0.01: chartLeft, 99: chartRight} {
+		if got := s.x(ratio); !near(got, want, 1e-9) {
+			t.Errorf("%v: got %v, want %v", ratio, got, want)
+		}
+	}
+	if left, right := s.x(1)-s.x(0.5), s.x(2)-s.x(1); !near(left, right, 1e-9) {
+		t.Errorf("got %v pixels for a half and %v for twice, want the same", left, right)
+	}
+}
+
 func TestFigure(t *testing.T) {
 	for v, want := range map[float64]string{0.123: "0.12", 9.994: "9.99", 12.34: "12.3", 1234.5: "1234", 0: "0.00"} {
 		if got := figure(v); got != want {
