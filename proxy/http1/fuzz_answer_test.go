@@ -43,7 +43,8 @@ func FuzzAnswersToClient(f *testing.F) {
 		ask := asked[int(how)%len(asked)]
 		ends := how/byte(len(asked))%2 == 1
 		finish := r.use(t, func(conn net.Conn, number int) { answerWith(conn, number, data, ends) })
-		got, broken := r.talk(t, []byte(ask+"GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), false)
+		send := []byte(ask + "GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		got, broken := r.talk(t, send, len(send), false)
 		finish()
 		checkAnswer(t, data, got, broken, ask, limits.Interim)
 	})

@@ -27,14 +27,24 @@ type rig struct {
 
 func startRig(t testing.TB, limits Limits) *rig {
 	t.Helper()
-	r := &rig{}
-	server := NewServer(Config{
-		Handler: r, Limits: limits, Header: time.Second, Idle: time.Second, Log: slog.New(slog.DiscardHandler),
-	})
+	return startRigOn(t, limits, listen(t))
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return listener
+}
+
+func startRigOn(t testing.TB, limits Limits, listener net.Listener) *rig {
+	t.Helper()
+	r := &rig{}
+	server := NewServer(Config{
+		Handler: r, Limits: limits, Header: 300 * time.Millisecond, Idle: time.Second, Log: slog.New(slog.DiscardHandler),
+	})
 	r.addr = listener.Addr().String()
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(listener) })
@@ -78,10 +88,7 @@ func (r *rig) Connections(int)           {}
 // finish returns, they are all over.
 func (r *rig) use(t testing.TB, serve func(conn net.Conn, number int)) (finish func()) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := listen(t)
 	backend := NewBackend(BackendConfig{Addr: listener.Addr().String(), Connect: time.Second})
 	r.backend.Store(backend)
 	var accepting, conns sync.WaitGroup
@@ -106,9 +113,9 @@ func (r *rig) use(t testing.TB, serve func(conn net.Conn, number int)) (finish f
 	}
 }
 
-// talk sends all bytes, and the end if it is to, and returns what comes back, and
-// whether it broke off.
-func (r *rig) talk(t testing.TB, data []byte, ends bool) (got []byte, broken bool) {
+// talk sends data, so many bytes at a time, and the end if it is to. It returns what
+// comes back, and whether that broke off.
+func (r *rig) talk(t testing.TB, data []byte, step int, ends bool) (got []byte, broken bool) {
 	t.Helper()
 	conn, err := net.Dial("tcp", r.addr)
 	if err != nil {
@@ -116,7 +123,9 @@ func (r *rig) talk(t testing.TB, data []byte, ends bool) (got []byte, broken boo
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(5 * time.Second))
-	conn.Write(data)
+	for rest := data; len(rest) > 0; rest = rest[min(step, len(rest)):] {
+		conn.Write(rest[:min(step, len(rest))])
+	}
 	if ends {
 		conn.(*net.TCPConn).CloseWrite()
 	}
@@ -234,21 +243,62 @@ func FuzzRequestsAtBackend(f *testing.F) {
 		f.Add([]byte("POST /unknown HTTP/1.1\r\nHost: a\r\n" + body + "GET /known HTTP/1.1\r\nHost: a\r\n\r\n\r\n0\r\n\r\n"))
 	}
 	r := startRig(f, DefaultLimits())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		o := &observer{}
-		finish := r.use(t, o.serve)
-		answers, _ := r.talk(t, data, true)
-		finish()
-		if len(o.wrong) > 0 {
-			t.Fatalf("%q made the backend see %v", data, o.wrong)
-		}
-		want, methods := messagesIn(data)
-		if !readElsewise(data) {
-			checkOrder(t, data, o.whole, want)
-			checkAnswers(t, data, answers, methods)
-		}
-	})
+	f.Fuzz(func(t *testing.T, data []byte) { r.checkRequests(t, data, len(data)) })
 }
+
+// checkRequests sends data, so many bytes at a time. Behind requests that are whole
+// stands one more that ends the connection, which saves waiting.
+func (r *rig) checkRequests(t *testing.T, data []byte, step int) {
+	t.Helper()
+	if whole, methods := messagesIn(data); len(whole) == len(methods) && len(whole) > 0 {
+		data = append(bytes.Clone(data), "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"...)
+	}
+	o := &observer{}
+	finish := r.use(t, o.serve)
+	answers, _ := r.talk(t, data, step, true)
+	finish()
+	if len(o.wrong) > 0 {
+		t.Fatalf("%q made the backend see %v", data, o.wrong)
+	}
+	want, methods := messagesIn(data)
+	if !readElsewise(data) {
+		checkOrder(t, data, o.whole, want)
+		checkAnswers(t, data, answers, methods)
+	}
+}
+
+// plain hides that a connection is the kernel's own, as TLS does.
+type plain struct{ net.Conn }
+
+func (p plain) CloseWrite() error { return p.Conn.(*net.TCPConn).CloseWrite() }
+
+type plainListener struct{ net.Listener }
+
+func (l plainListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return plain{conn}, nil
+}
+
+// All inputs, over connections of both kinds, at once and byte by byte.
+func TestRequestsThroughSessions(t *testing.T) {
+	inputs := readInputs(t, "requests")
+	rigs := map[string]*rig{"tcp": startRig(t, DefaultLimits()), "plain": startRigOn(t, DefaultLimits(), listenPlain(t))}
+	for kind, r := range rigs {
+		for name, data := range inputs {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				r.checkRequests(t, data, len(data))
+				if len(data) < 1000 {
+					r.checkRequests(t, data, 1)
+				}
+			})
+		}
+	}
+}
+
+func listenPlain(t testing.TB) net.Listener { return plainListener{listen(t)} }
 
 // readElsewise says whether net/http may refuse some of what is accepted here; see
 // FuzzRequest and FuzzChunks.
@@ -307,5 +357,37 @@ func checkAnswers(t *testing.T, data, answers []byte, methods []string) {
 		if final > len(methods)+1 {
 			t.Fatalf("%q was answered %q, want no more than %d answers", data, answers, len(methods)+1)
 		}
+	}
+}
+
+// A head that comes too slowly is refused, however much of it has come.
+func TestSlowHeadIsRefused(t *testing.T) {
+	r := startRig(t, DefaultLimits())
+	conn, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	began := time.Now()
+	conn.SetDeadline(began.Add(5 * time.Second))
+	io.WriteString(conn, "GET / HTTP/1.1\r\nX: ")
+	over := make(chan bool)
+	var dripping sync.WaitGroup
+	dripping.Go(func() {
+		for drip := time.NewTicker(20 * time.Millisecond); ; {
+			select {
+			case <-drip.C:
+				io.WriteString(conn, "y")
+			case <-over:
+				drip.Stop()
+				return
+			}
+		}
+	})
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	close(over)
+	dripping.Wait()
+	if err != nil || res.StatusCode != http.StatusRequestTimeout || time.Since(began) > 1300*time.Millisecond {
+		t.Errorf("got %v, %v after %s; want 408 within a second of the limit", res, err, time.Since(began))
 	}
 }
