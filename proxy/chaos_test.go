@@ -167,6 +167,9 @@ func TestFaultyBackendsUnderLoad(t *testing.T) {
 			for i := range 16 {
 				running.Go(func() { load.run(ctx, t, web, url, fmt.Sprint(name, i)) })
 			}
+			for range 4 {
+				running.Go(func() { rude(ctx, url) })
+			}
 			for range *chaos {
 				before := load.done.Load()
 				backends[rand.IntN(len(backends))].be(m, time.Duration(20+rand.IntN(600))*time.Millisecond)
@@ -189,6 +192,30 @@ func TestFaultyBackendsUnderLoad(t *testing.T) {
 				t.Errorf("%d POST requests were sent twice", twice)
 			}
 		})
+	}
+}
+
+// rude clients reset the connection anywhere in a request or an answer.
+func rude(ctx context.Context, url string) {
+	requests := []string{
+		"GET / HTTP/1.1\r\nHost: a\r\nX-Id: rude\r\n\r\n",
+		"PUT / HTTP/1.1\r\nHost: a\r\nX-Id: rude\r\nContent-Length: 5\r\n\r\nhello",
+		"PUT / HTTP/1.1\r\nHost: a\r\nX-Id: rude\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+		"PUT / HTTP/1.1\r\nHost: a\r\nX-Id: rude\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000),
+	}
+	for ctx.Err() == nil {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			return
+		}
+		for range rand.IntN(4) {
+			io.WriteString(conn, requests[rand.IntN(2)])
+		}
+		request := requests[rand.IntN(len(requests))]
+		io.WriteString(conn, request[:rand.IntN(len(request)+1)])
+		conn.SetReadDeadline(time.Now().Add(time.Duration(rand.IntN(20)) * time.Millisecond))
+		io.CopyN(io.Discard, conn, int64(rand.IntN(500)))
+		reset(conn)
 	}
 }
 
