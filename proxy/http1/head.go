@@ -35,8 +35,6 @@ type head struct {
 	old       bool  // HTTP/1.0
 }
 
-func (h *head) reset() { *h = head{fields: h.fields[:0]} }
-
 // line finds the next line of b, without its end. It returns more if it is not all
 // there.
 func (h *head) line(b []byte, limit int) (line span, more bool, err error) {

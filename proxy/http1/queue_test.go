@@ -152,24 +152,29 @@ func TestWhoLeavesTakesNoTurn(t *testing.T) {
 	})
 }
 
-// Who leaves at the very moment of his turn must pass it on.
+// Who leaves at the very moment of his turn must pass it on, be it a connection or
+// the right to open one.
 func TestTurnIsPassedOn(t *testing.T) {
-	for range 200 {
-		synctest.Test(t, func(t *testing.T) {
-			b, used := busyBackend(BackendConfig{Conns: 1, Waiting: 2, Connect: time.Minute})
-			first, second := make(chan got, 1), make(chan got, 1)
-			ctx, cancel := context.WithCancel(t.Context())
-			queueUp(ctx, b, 0, 1, first)
-			queueUp(t.Context(), b, 1, 1, second)
-			go cancel()
-			b.put(used[0], 0, 0)
-			if g := <-first; g.err == nil {
-				b.put(g.u, 0, 0)
+	for _, closes := range []bool{false, true} {
+		b, used := busyBackend(BackendConfig{Conns: 1, Waiting: 2})
+		_, first, _ := b.claim(0)
+		_, second, _ := b.claim(0)
+		var want *upstream
+		if closes {
+			used[0].close()
+		} else {
+			want = used[0]
+			b.put(want, 0, 0)
+		}
+		b.leave(first, 0)
+		select {
+		case u := <-second:
+			if u != want || b.open.Load() != 1 {
+				t.Errorf("got %v with %d open, want %v with 1", u, b.open.Load(), want)
 			}
-			if g := <-second; g.err != nil {
-				t.Errorf("got %v, want the turn that the first one left", g.err)
-			}
-		})
+		default:
+			t.Error("got no turn, want that of the one who left")
+		}
 	}
 }
 

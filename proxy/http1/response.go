@@ -6,7 +6,7 @@ type Response struct {
 	head
 	limits *Limits
 
-	status    int
+	status    int // from 100 to 999
 	reason    span
 	websocket bool
 }
@@ -64,9 +64,6 @@ func (r *Response) readLine(b []byte, line span) error {
 	}
 	return nil
 }
-
-// Status is the status code, from 100 to 999.
-func (r *Response) Status() int { return r.status }
 
 // framing says how the body of a response ends, which depends on the request
 // (RFC 9112, section 6.3).
