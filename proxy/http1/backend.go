@@ -127,6 +127,10 @@ func (b *Backend) dial(ctx context.Context) (*upstream, error) {
 
 // put takes a connection back that has carried a whole exchange and nothing more.
 func (b *Backend) put(u *upstream, shard int, now int64) {
+	if !u.drained() {
+		u.close()
+		return
+	}
 	u.release()
 	u.used, u.since = true, now
 	if b.config.Conns > 0 {

@@ -101,6 +101,19 @@ func left(raw syscall.RawConn) (gone, ended bool) {
 	return gone, ended
 }
 
+// stirs says whether anything came on a connection: data, its end, or a failure.
+func stirs(raw syscall.RawConn) (stirs bool) {
+	if raw == nil {
+		return false
+	}
+	raw.Control(func(fd uintptr) {
+		var one [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		stirs = err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return stirs
+}
+
 func isTimeout(err error) bool {
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout()

@@ -21,8 +21,7 @@ func busyBackend(config BackendConfig) (*Backend, []*upstream) {
 	b := NewBackend(config)
 	var used []*upstream
 	for b.reserve() {
-		here, there := net.Pipe()
-		there.Close()
+		here, _ := net.Pipe()
 		used = append(used, newUpstream(here, b))
 	}
 	return b, used

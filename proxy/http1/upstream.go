@@ -2,6 +2,7 @@ package http1
 
 import (
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -9,8 +10,9 @@ import (
 type upstream struct {
 	inlet
 	backend *Backend
-	since   int64 // when it became idle, on the backend's clock, in ms
-	used    bool  // it has carried an exchange
+	below   syscall.RawConn // what a connection that is not the kernel's own goes over
+	since   int64           // when it became idle, on the backend's clock, in ms
+	used    bool            // it has carried an exchange
 
 	ask  func(fd uintptr) bool // tryAsk, made once
 	out  []byte                // what is asked
@@ -30,6 +32,9 @@ func newUpstream(conn net.Conn, backend *Backend) *upstream {
 	u := &upstream{backend: backend}
 	u.open(conn, largeBuffer)
 	u.ask = u.tryAsk
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		u.below = rawConn(over.NetConn())
+	}
 	return u
 }
 
@@ -65,6 +70,9 @@ func (u *upstream) exchange(out []byte) (sent bool, err error) {
 }
 
 func (u *upstream) exchangePlain(out []byte) (sent bool, err error) {
+	if !u.quiet() {
+		return false, errStale
+	}
 	if _, err := u.conn.Write(out); err != nil {
 		return true, err
 	}
@@ -98,19 +106,21 @@ func (u *upstream) quiet() bool {
 		return true
 	}
 	if u.raw == nil {
-		return !u.closedBelow()
+		return !stirs(u.below)
 	}
 	return !u.poll() && u.err == nil
 }
 
-// closedBelow looks at the connection that one with TLS goes over.
-func (u *upstream) closedBelow() bool {
-	over, ok := u.conn.(interface{ NetConn() net.Conn })
-	if !ok {
-		return false
+// drained says whether a connection with TLS has nothing more to say that was read
+// from the kernel already, where quiet could not see it.
+func (u *upstream) drained() bool {
+	if u.raw != nil {
+		return true
 	}
-	gone, ended := left(rawConn(over.NetConn()))
-	return gone || ended
+	u.conn.SetReadDeadline(past)
+	n, err := u.conn.Read(u.room(u.size))
+	u.conn.SetReadDeadline(time.Time{})
+	return n == 0 && isTimeout(err)
 }
 
 // close closes the connection for good.
