@@ -95,6 +95,7 @@ const (
 	copyWithin      = time.Second             // how long a node that starts waits to be told that it is a copy
 	leaderlessAfter = 5 * time.Second         // without a leader: autonomous, writes refused at once
 	proposeWithin   = 1800 * time.Millisecond // a write or consistent read takes at most this long
+	enqueueWithin   = time.Second             // for Raft to begin with it; less, so that a refusal is heard
 	officeWithin    = 10 * time.Second        // what a leader does of its own accord takes at most this long
 	callWithin      = 2 * time.Second         // a call to another node, unless it says otherwise
 	statusWithin    = 800 * time.Millisecond  // for all nodes to answer when the cluster is shown

@@ -121,6 +121,9 @@ func (i *identity) write(next identityFile) error {
 	if err := renameio.WriteFile(i.path, append(text, '\n'), 0o600); err != nil {
 		return fmt.Errorf("cannot write the node's identity: %w", err)
 	}
+	if err := syncDir(filepath.Dir(i.path)); err != nil { // before a log is written that belongs to it
+		return fmt.Errorf("cannot write the node's identity: %w", err)
+	}
 	i.mu.Lock()
 	i.data = next
 	i.mu.Unlock()

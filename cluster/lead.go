@@ -356,10 +356,14 @@ func (c *Cluster) remove(ctx context.Context, call removeCall) error {
 		return err
 	}
 	c.log.Info("removing a node that leaves", "id", call.ID)
-	if err := await(ctx, c.raft().RemoveServer(raft.ServerID(call.ID), 0, officeWithin)); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	err := await(ctx, c.raft().RemoveServer(raft.ServerID(call.ID), 0, officeWithin))
+	switch {
+	case err == nil:
+		return nil
+	case untaken(err):
+		return fmt.Errorf("%w: %w", errNotLeader, err)
 	}
-	return nil
+	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 }
 
 // awaitSpare gives the others some time to answer: the leader may be a new one.

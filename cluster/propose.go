@@ -99,6 +99,11 @@ func (c *Cluster) commitOnce(ctx context.Context, data []byte) (result state.Res
 	return result, err
 }
 
+// untaken says whether Raft has refused something, so that it will never happen.
+func untaken(err error) bool {
+	return errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) || errors.Is(err, raft.ErrLeadershipTransferInProgress)
+}
+
 // apply commits a command on the leader. Its error wraps ErrUnknownOutcome if the
 // command may have been taken, else errNotLeader or ErrHeldBack.
 func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) {
@@ -106,7 +111,7 @@ func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) 
 		return state.Result{}, err
 	}
 	began := time.Now()
-	future := c.raft().Apply(data, callWithin)
+	future := c.raft().Apply(data, enqueueWithin)
 	err := await(ctx, future)
 	c.refusals.note(err)
 	switch {
@@ -114,7 +119,7 @@ func (c *Cluster) apply(ctx context.Context, data []byte) (state.Result, error) 
 		if c.cfg.OnCommit != nil {
 			c.cfg.OnCommit(time.Since(began))
 		}
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+	case untaken(err):
 		return state.Result{}, fmt.Errorf("%w: %w", errNotLeader, err)
 	default:
 		return state.Result{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)

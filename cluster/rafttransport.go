@@ -110,8 +110,8 @@ func (t *raftTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddre
 // follows says whether this node leads in the term and has that follower.
 func (c *Cluster) follows(term uint64, follower raft.ServerID) bool {
 	now := c.replica.Load()
-	if c.transfers.Load() > 0 { // which waits for the goroutine that sends to a follower
-		return false
+	if c.transfers.Load() > 0 || c.refusals.lasting() > 0 {
+		return false // a transfer waits for the goroutine that sends to a follower, perhaps although it has failed
 	}
 	if now == nil || now.State() != raft.Leader || now.CurrentTerm() != term {
 		return false

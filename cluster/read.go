@@ -48,7 +48,7 @@ func (c *Cluster) barrierOnce(ctx context.Context) (reply barrierReply, err erro
 // because an answer from before a pause of this process may count for one from
 // after it.
 func (c *Cluster) barrier(ctx context.Context) (barrierReply, error) {
-	err := await(ctx, c.raft().Barrier(callWithin))
+	err := await(ctx, c.raft().Barrier(enqueueWithin))
 	c.refusals.note(err)
 	if err != nil {
 		return barrierReply{}, fmt.Errorf("%w: %w", errNotLeader, err)

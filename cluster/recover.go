@@ -161,7 +161,7 @@ func (r *Recovery) rewrite(logs raft.LogStore) error {
 	config.Logger = r.library.hclog("raft")
 	_, transport := raft.NewInmemTransport("")
 	defer transport.Close()
-	return raft.RecoverCluster(config, &recoveryFSM{clusterID: r.newID}, logs, r.store, r.snapshots, transport, r.alone())
+	return raft.RecoverCluster(config, &recoveryFSM{machine: state.NewMachine(), clusterID: r.newID}, logs, r.store, r.snapshots, transport, r.alone())
 }
 
 // alone is the configuration of Raft with this node only.
@@ -254,9 +254,6 @@ func (f *recoveryFSM) Restore(source io.ReadCloser) (err error) {
 
 // Apply implements raft.FSM.
 func (f *recoveryFSM) Apply(entry *raft.Log) any {
-	if f.machine == nil {
-		f.machine = state.NewMachine()
-	}
 	_, err := f.machine.Apply(entry.Index, entry.Data)
 	f.failed = errors.Join(f.failed, err)
 	return nil

@@ -124,7 +124,7 @@ func (r *Recovery) Find(ctx context.Context, secrets [][]byte) (*Found, error) {
 		return nil, err
 	}
 	f := &Found{
-		NodeID: r.id.ID, ClusterID: r.found.machine.View().ClusterID,
+		NodeID: r.id.ID, ClusterID: cmp.Or(r.found.machine.View().ClusterID, r.id.ClusterID),
 		LastIndex: r.found.index, LastTerm: r.found.term, SnapshotIndex: r.found.snapshot,
 		View: r.found.machine.View(), CutShort: r.id.Recovering,
 		Members: r.members(),

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -378,5 +379,49 @@ func TestRecoveryAsksWhereMembersWereLast(t *testing.T) {
 		if m.ID == nodes[2].ID() && m.Addr != nodes[2].cfg.Raft {
 			t.Errorf("got %+v, want it at %s", m, nodes[2].cfg.Raft)
 		}
+	}
+}
+
+// The peers of a founder died before they had elected anybody: its log names the
+// members and nothing else.
+func TestRecoverWithoutACommand(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	id, clusterID := NewID(), NewID()
+	text, err := json.Marshal(identityFile{ID: id, ClusterID: clusterID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "node.json"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store, err := openStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, transport := raft.NewInmemTransport("")
+	config := raft.DefaultConfig()
+	config.LocalID = raft.ServerID(id)
+	members := raft.Configuration{Servers: []raft.Server{
+		{ID: raft.ServerID(id), Address: "127.0.0.1:1"}, {ID: "b", Address: "127.0.0.1:2"}, {ID: "c", Address: "127.0.0.1:3"},
+	}}
+	if err := raft.BootstrapCluster(config, store, store, raft.NewInmemSnapshotStore(), transport, members); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenRecovery(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := r.Find(t.Context(), nil)
+	if err != nil || found.ClusterID != clusterID {
+		t.Errorf("got cluster %q, %v, want %s", found.ClusterID, err, clusterID)
+	}
+	if _, err := r.Run(); err != nil {
+		t.Error(err)
 	}
 }

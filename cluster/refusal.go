@@ -22,6 +22,9 @@ type refusals struct {
 
 // note takes what became of one attempt.
 func (r *refusals) note(err error) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return // the caller has gone; Raft has not said anything
+	}
 	refused := errors.Is(err, raft.ErrLeadershipTransferInProgress) || errors.Is(err, raft.ErrEnqueueTimeout)
 	r.mu.Lock()
 	defer r.mu.Unlock()

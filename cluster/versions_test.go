@@ -110,7 +110,7 @@ func TestNewerCommandsAreHeldBack(t *testing.T) {
 
 	old = start(t, old.cfg)
 	nodes = append(rest, old)
-	waitUnderstands(t, nodes, old, 2)
+	waitUnderstands(t, nodes, old, state.Version)
 	for _, n := range nodes {
 		if err := proposeNewer(t, n); err != nil {
 			t.Errorf("got %v, want the command taken on %s now that all are upgraded", err, n.cfg.Name)

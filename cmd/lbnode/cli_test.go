@@ -322,7 +322,7 @@ func TestHelpOfACommand(t *testing.T) {
 func TestConditionNamesWhatIsWrong(t *testing.T) {
 	healthy := func() *admin.ClusterView {
 		return &admin.ClusterView{Healthy: true, Agreement: true, Leader: "lb1", Pools: []admin.ClusterPool{
-			{Name: "web", HealthyBackends: 1, Backends: []admin.ClusterBackend{{Name: "web-1", Admin: state.Ready}}},
+			{Name: "web", HealthyBackends: 1, Backends: []admin.ClusterBackend{{Name: "web-1", Admin: state.Ready, Health: state.Healthy}}},
 			{Name: "resting", Backends: []admin.ClusterBackend{{Name: "web-2", Admin: state.Maint}}},
 		}}
 	}
@@ -330,7 +330,11 @@ func TestConditionNamesWhatIsWrong(t *testing.T) {
 		t.Errorf("got %v, want nothing wrong", err)
 	}
 	for want, spoil := range map[string]func(*admin.ClusterView){
-		"pool web has no healthy backend": func(v *admin.ClusterView) { v.Pools[0].HealthyBackends = 0 },
+		"pool web has no healthy backend": func(v *admin.ClusterView) { v.Pools[0].Backends[0].Health = state.Unhealthy },
+		"pool web has no healthy backend that is ready": func(v *admin.ClusterView) {
+			v.Pools[0].Backends[0].Health = state.Unhealthy
+			v.Pools[0].Backends = append(v.Pools[0].Backends, admin.ClusterBackend{Name: "web-3", Admin: state.Drain, Health: state.Healthy})
+		},
 		"node lb3 has stopped": func(v *admin.ClusterView) {
 			v.Healthy, v.Nodes = false, []admin.Node{{Name: "lb3", Status: cluster.Left, Voter: true}}
 		},

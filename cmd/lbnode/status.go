@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"lbnode/cluster"
@@ -95,17 +94,17 @@ func condition(view *admin.ClusterView) error {
 	return fmt.Errorf("%w: %s", errDegraded, strings.Join(wrong, "; "))
 }
 
-// deadPools complains of pools that have backends and send to none of them.
+// deadPools complains of pools of which backends are wanted and none of those serves.
 func deadPools(view *admin.ClusterView) []string {
 	var dead []string
 	for _, p := range view.Pools {
-		serves := slices.ContainsFunc(p.Backends, func(b admin.ClusterBackend) bool { return b.Admin == state.Ready && b.Health == state.Healthy })
-		switch {
-		case serves || len(p.Backends) == 0:
-		case p.HealthyBackends == 0:
-			dead = append(dead, fmt.Sprintf("pool %s has no healthy backend", p.Name))
-		default:
-			dead = append(dead, fmt.Sprintf("no healthy backend of pool %s is ready", p.Name))
+		wanted, serves := false, false
+		for _, b := range p.Backends {
+			wanted = wanted || b.Admin == state.Ready
+			serves = serves || b.Admin == state.Ready && b.Health == state.Healthy
+		}
+		if wanted && !serves {
+			dead = append(dead, fmt.Sprintf("pool %s has no healthy backend that is ready", p.Name))
 		}
 	}
 	return dead
