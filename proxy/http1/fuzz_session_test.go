@@ -250,6 +250,9 @@ func FuzzRequestsAtBackend(f *testing.F) {
 	for _, body := range []string{"Content-Length: 30\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n1e\r\n"} {
 		f.Add([]byte("POST /unknown HTTP/1.1\r\nHost: a\r\n" + body + "GET /known HTTP/1.1\r\nHost: a\r\n\r\n\r\n0\r\n\r\n"))
 	}
+	for _, fault := range []string{" HTTP/3.1\r\nHost: a\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n"} {
+		f.Add([]byte("HEAD /" + fault))
+	}
 	r := startRig(f, DefaultLimits())
 	f.Fuzz(func(t *testing.T, data []byte) { r.checkRequests(t, data, len(data)) })
 }
@@ -355,13 +358,15 @@ func checkAnswers(t *testing.T, data, answers []byte, methods []string) {
 			method = methods[final]
 		}
 		res, err := http.ReadResponse(r, &http.Request{Method: method})
+		n := int64(0)
 		if err == nil {
-			_, err = io.Copy(io.Discard, res.Body)
+			n, err = io.Copy(io.Discard, res.Body)
 		}
-		if err != nil {
+		// The last answer may be to a HEAD that net/http does not take for a request.
+		if headOnly := n == 0 && final == len(methods) && bytes.Contains(data, []byte("HEAD ")); err != nil && !headOnly {
 			t.Fatalf("%q was answered %q, which cannot be read: %v", data, answers, err)
 		}
-		if res.StatusCode >= 200 {
+		if res == nil || res.StatusCode >= 200 {
 			final++
 		}
 		if final > len(methods)+1 {

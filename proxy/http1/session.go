@@ -256,8 +256,12 @@ func (s *session) handle() (answered bool) {
 
 // refuse answers what could not be read, or not in time.
 func (s *session) refuse(why *Fault) {
-	x := s.x
+	x, method := s.x, s.x.request.method
 	x.request.Reset(&s.server.config.Limits) // it may be half read
+	if string(method.of(s.in.bytes())) == "HEAD" {
+		// The answer to it has no body, whatever is wrong with it.
+		x.request.method, x.head = method, s.in.bytes()[:method.to]
+	}
 	x.closing = true
 	x.Refuse(why.Status, why.what)
 	s.server.config.Handler.Refused(x, why)
