@@ -45,6 +45,7 @@ func TestClocksOnlyShow(t *testing.T) {
 			t.Errorf("got time %d for the last move of web-1, want %d, the proposer's", since, at)
 		}
 	}
+	eventually(t, waitLong, "the first node has it all", func() bool { return nodes[0].View().Index >= reference.View().Index })
 	if got, want := withoutTimes(nodes[0].View()), withoutTimes(reference.View()); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

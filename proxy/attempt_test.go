@@ -252,7 +252,7 @@ func TestConnectFailuresThatSayNothingAboutTheBackend(t *testing.T) {
 	}
 
 	pool = poolOf(state.DefaultPool, full, good.backend())
-	pool.Timeouts.Connect = state.Duration(50 * time.Millisecond)
+	pool.Timeouts.Connect = state.Duration(300 * time.Millisecond)
 	p.SetView(viewOf(nil, pool))
 	for range 3 {
 		mustGet(t, client(t), url, http.StatusOK)

@@ -69,7 +69,7 @@ func testSlow(t *testing.T, kind slowKind, count int) {
 	go trickle(conns, kind.trickle, ended)
 	defer close(ended)
 	eventually(t, "all slow ones are there", func() bool { return counts.get("connections http") == others+count })
-	if cost := (memoryInUse() - min(before, memoryInUse())) / uint64(count); cost > kind.memory {
+	if cost := (max(memoryInUse(), before) - before) / uint64(count); cost > kind.memory {
 		t.Errorf("one costs %d bytes, want %d at most", cost, kind.memory)
 	} else {
 		t.Logf("one costs %d bytes", cost)
@@ -77,7 +77,8 @@ func testSlow(t *testing.T, kind slowKind, count int) {
 	eventually(t, "all slow ones are gone", func() bool { return counts.get("connections http") <= others })
 	first, last := time.Since(began), time.Since(opened)
 	t.Logf("the last was closed %s after it was opened", last.Round(time.Millisecond))
-	if last > slowLimit+time.Second || first < slowLimit-2*tickOfServer {
+	// How late is for the long form to say, on a machine with nothing else to do.
+	if *long && last > slowLimit+time.Second || first < slowLimit-2*tickOfServer {
 		t.Errorf("the last was closed %s after the first was opened and %s after the last, want %s", first, last, slowLimit)
 	}
 	asking.stop()
