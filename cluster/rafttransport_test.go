@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -15,35 +16,43 @@ import (
 // lossy is a transport whose messages arrive or do not.
 type lossy struct {
 	carrier
-	lost error
+	works atomic.Bool
+}
+
+func (l *lossy) send() error {
+	if !l.works.Load() {
+		return errUnreached
+	}
+	return nil
 }
 
 func (l *lossy) AppendEntries(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error {
-	return l.lost
+	return l.send()
 }
 
 func (l *lossy) RequestPreVote(raft.ServerID, raft.ServerAddress, *raft.RequestPreVoteRequest, *raft.RequestPreVoteResponse) error {
-	return l.lost
+	return l.send()
 }
 
 // However long a node was away, Raft hears of one failure, and at once when the node
 // is back or nobody needs to know any more.
 func TestRaftHearsOfAnAbsentNodeOnce(t *testing.T) {
-	for name, end := range map[string]func(transport *raftTransport, below *lossy, follows *bool){
-		"back": func(transport *raftTransport, below *lossy, _ *bool) {
-			below.lost = nil
+	for name, end := range map[string]func(transport *raftTransport, below *lossy, follows *atomic.Bool){
+		"back": func(transport *raftTransport, below *lossy, _ *atomic.Bool) {
+			below.works.Store(true)
 			if err := transport.AppendEntries("b", "", &raft.AppendEntriesRequest{Term: 3}, nil); err != nil {
 				t.Error(err)
 			}
 		},
-		"no follower any more": func(_ *raftTransport, _ *lossy, follows *bool) { *follows = false },
+		"no follower any more": func(_ *raftTransport, _ *lossy, follows *atomic.Bool) { follows.Store(false) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				below, follows := &lossy{lost: errUnreached}, true
+				below, follows := &lossy{}, &atomic.Bool{}
+				follows.Store(true)
 				transport := &raftTransport{
 					carrier:  below,
-					follows:  func(term uint64, id raft.ServerID) bool { return follows && term == 3 && id == "b" },
+					follows:  func(term uint64, id raft.ServerID) bool { return follows.Load() && term == 3 && id == "b" },
 					answered: map[raft.ServerID]time.Time{"b": time.Now()}, // before it went
 				}
 				heard := make(chan error, 1)
@@ -60,7 +69,7 @@ func TestRaftHearsOfAnAbsentNodeOnce(t *testing.T) {
 				default:
 				}
 				went := time.Now()
-				end(transport, below, &follows)
+				end(transport, below, follows)
 				if err := <-heard; !errors.Is(err, errUnreached) || time.Since(went) > askAgain {
 					t.Errorf("raft heard %v after %s, want the failure within %s", err, time.Since(went), askAgain)
 				}
@@ -72,7 +81,9 @@ func TestRaftHearsOfAnAbsentNodeOnce(t *testing.T) {
 func TestNodeWithAFailedDiskIsNoCandidate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDisk()
-		transport := &raftTransport{carrier: &lossy{}, unfit: d.unfit}
+		below := &lossy{}
+		below.works.Store(true)
+		transport := &raftTransport{carrier: below, unfit: d.unfit}
 		stands := func() bool { return transport.RequestPreVote("b", "", nil, nil) == nil }
 		if !stands() {
 			t.Error("a node whose disk works is no candidate")

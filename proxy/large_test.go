@@ -40,7 +40,7 @@ func TestLargeRequestInputs(t *testing.T) {
 			}
 			conn.Close()
 			shutdownNow(p)
-			w.conns.Wait()
+			w.end()
 			if w.requests != 0 || len(w.got) > 64<<10 {
 				t.Errorf("got %d requests in %d bytes at the backend, want none", w.requests, len(w.got))
 			}
