@@ -15,6 +15,7 @@ import (
 )
 
 func TestCircuitOpensAndCloses(t *testing.T) {
+	t.Parallel()
 	var broken atomic.Bool
 	broken.Store(true)
 	hold := make(chan bool)
@@ -29,7 +30,7 @@ func TestCircuitOpensAndCloses(t *testing.T) {
 	})
 	good := startServer(t, "good", nil)
 	pool := poolOf(state.DefaultPool, bad, good.backend())
-	pool.Limits = state.Limits{Failures: 3, Open: state.Duration(300 * time.Millisecond)}
+	pool.Limits = state.Limits{Failures: 3, Open: state.Duration(2 * time.Second)}
 	var log lockedBuilder
 	_, url := startProxyWith(t, Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, viewOf(nil, pool))
 	web := client(t)
@@ -80,26 +81,25 @@ func TestBackendConnectionLimit(t *testing.T) {
 	busy := startServer(t, "busy", func(w http.ResponseWriter, r *http.Request) { <-release; io.WriteString(w, "busy") })
 	pool := poolOf(state.DefaultPool, busy.backend())
 	pool.Limits = state.Limits{Connections: 2, Pending: 1}
-	p, url := startProxyWith(t, Config{}, viewOf(nil, pool))
-	web := client(t)
-	var running sync.WaitGroup
-	var served atomic.Int64
-	for range 3 {
-		running.Go(func() {
-			if code, _, err := get(web, url); code == http.StatusOK && err == nil {
-				served.Add(1)
-			}
-		})
+	_, url := startProxyWith(t, Config{}, viewOf(nil, pool))
+	web, answers := client(t), make(chan int, 4)
+	for range 4 { // two are sent, one waits, one is refused
+		go func() {
+			code, _, _ := get(web, url)
+			answers <- code
+		}()
 	}
-	eventually(t, "two are there and one waits", func() bool { return busy.hits.Load() == 2 && p.server.Active() == 3 })
-	eventually(t, "a fourth is refused", func() bool {
-		code, _, _ := get(web, url)
-		return code == http.StatusServiceUnavailable
-	})
+	if got := <-answers; got != http.StatusServiceUnavailable {
+		t.Errorf("got %d for one request too many, want 503", got)
+	}
 	close(release)
-	running.Wait()
-	if served.Load() != 3 || busy.hits.Load() != 3 {
-		t.Errorf("got %d served and %d requests at the backend, want 3", served.Load(), busy.hits.Load())
+	for range 3 {
+		if got := <-answers; got != http.StatusOK {
+			t.Errorf("got %d for a request that there is room for, want 200", got)
+		}
+	}
+	if got := busy.hits.Load(); got != 3 {
+		t.Errorf("got %d requests at the backend, want 3", got)
 	}
 	busy.mu.Lock()
 	defer busy.mu.Unlock()
@@ -111,13 +111,14 @@ func TestBackendConnectionLimit(t *testing.T) {
 // A backend that does not begin its answer in time is given up where the request can
 // be repeated, and waited for where not.
 func TestTry(t *testing.T) {
+	t.Parallel()
 	slow := startServer(t, "slow", func(w http.ResponseWriter, r *http.Request) {
-		<-time.After(400 * time.Millisecond)
+		<-time.After(1200 * time.Millisecond)
 		io.WriteString(w, "slow")
 	})
 	good := startServer(t, "good", nil)
 	pool := poolOf(state.DefaultPool, slow.backend(), good.backend())
-	pool.Timeouts.Try = state.Duration(100 * time.Millisecond)
+	pool.Timeouts.Try = state.Duration(500 * time.Millisecond)
 	counts := newTally()
 	_, url := startProxyWith(t, Config{Recorder: counts}, viewOf(nil, pool))
 	for range 4 {
