@@ -170,13 +170,13 @@ func TestObservationSaysWhatTheLastProbeFound(t *testing.T) {
 		if got := l.Observations(); len(got) != 0 {
 			t.Errorf("got observations %v before the first probe, want none", got)
 		}
-		pass(2*second + l.takes)
-		got, latest := l.Observations(), l.starts["1"][len(l.starts["1"])-1]
+		pass(2*second + l.takes - 1) // the first probe has ended, the second has not
+		got, first := l.Observations(), l.starts["1"][0]
 		want := Observation{
 			BackendID: "1",
 			URL:       "http://10.0.0.1:1001",
 			Healthy:   true, // one failure is below the threshold
-			At:        l.began.Add(latest + l.takes),
+			At:        l.began.Add(first + l.takes),
 			Latency:   l.takes,
 			Reason:    fails.reason,
 		}
