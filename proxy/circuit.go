@@ -90,5 +90,6 @@ func admits(t *balance.Target) bool {
 
 // sameReach says whether backends are reached in two pools in the same way.
 func sameReach(a, b *state.Pool) bool {
-	return a.Timeouts.Connect == b.Timeouts.Connect && a.Limits.Connections == b.Limits.Connections && a.Limits.Pending == b.Limits.Pending
+	return a.Timeouts.Connect == b.Timeouts.Connect && a.ProxyProtocol == b.ProxyProtocol &&
+		a.Limits.Connections == b.Limits.Connections && a.Limits.Pending == b.Limits.Pending
 }

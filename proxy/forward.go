@@ -89,13 +89,18 @@ func (p *Proxy) reach(b *state.Backend, local *balance.Local, spec *state.Pool) 
 		Conns:   spec.Limits.Connections,
 		Waiting: spec.Limits.Pending,
 		Idle:    idleBackendTime,
+		Proxy:   proxyVersions[spec.ProxyProtocol],
 		Found:   func(err error) { p.found(b.ID, local, err) },
 	}
 	if b.Protocol == "https" {
-		config.TLS = p.tls
+		config.TLS = p.tls.Clone()
+		config.TLS.ServerName = b.Host
 	}
 	return http1.NewBackend(config)
 }
+
+// proxyVersions are those of the PROXY protocol, by what a pool calls them.
+var proxyVersions = map[string]byte{state.ProxyV1: 1, state.ProxyV2: 2}
 
 // ownFault says whether it was for want of something on this node that a
 // connection could not be made, which says nothing about the backend.

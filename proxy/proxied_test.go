@@ -1,12 +1,23 @@
 package proxy
 
 import (
+	"bufio"
+	"crypto/x509"
+	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pires/go-proxyproto"
+
+	"lbnode/state"
 )
 
 const (
@@ -128,4 +139,133 @@ func TestProxyHeaderInTime(t *testing.T) {
 		t.Errorf("closed after %s, want 300 ms", took)
 	}
 	eventually(t, "both are counted", func() bool { return counts.get("reject proxy_protocol") == 2 })
+}
+
+// told is a backend that demands a PROXY header, and answers with the client's address
+// in it.
+type told struct {
+	*httptest.Server
+	open, opened atomic.Int64
+}
+
+func startTold(t *testing.T, secure bool) (*told, state.Backend) {
+	t.Helper()
+	b := &told{Server: httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, r.RemoteAddr)
+	}))}
+	b.Config.ConnState = func(_ net.Conn, now http.ConnState) {
+		switch now {
+		case http.StateNew:
+			b.open.Add(1)
+			b.opened.Add(1)
+		case http.StateClosed:
+			b.open.Add(-1)
+		}
+	}
+	b.Listener = &proxyproto.Listener{
+		Listener:   b.Listener,
+		ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil },
+	}
+	t.Cleanup(b.Close)
+	backend := backendAt("told", b.Listener.Addr())
+	if secure {
+		b.StartTLS()
+		backend.Protocol = "https"
+	} else {
+		b.Start()
+	}
+	return b, backend
+}
+
+// tellingPool is a pool of a backend that is told of clients.
+func tellingPool(protocol string, backend state.Backend) *state.Pool {
+	pool := poolOf(state.DefaultPool, backend)
+	pool.ProxyProtocol = protocol
+	return pool
+}
+
+// ask sends a request over an open connection and returns the answer's body.
+func ask(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("got %d, %q, %v; want 200", res.StatusCode, body, err)
+	}
+	return string(body)
+}
+
+// A connection to the backend is its client's alone, for all its requests, and ends with
+// the client's.
+func TestBackendIsToldOfTheClient(t *testing.T) {
+	for _, protocol := range []string{state.ProxyV1, state.ProxyV2} {
+		for _, secure := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, TLS %t", protocol, secure), func(t *testing.T) {
+				b, backend := startTold(t, secure)
+				p, url := startProxyWith(t, Config{}, nil)
+				if secure {
+					p.tls.RootCAs = x509.NewCertPool()
+					p.tls.RootCAs.AddCert(b.Certificate())
+				}
+				p.SetView(viewOf(nil, tellingPool(protocol, backend)))
+				clients := []net.Conn{dial(t, url), dial(t, url)}
+				for range 3 {
+					for _, c := range clients {
+						if got := ask(t, c); got != c.LocalAddr().String() {
+							t.Errorf("got client %s, want %s", got, c.LocalAddr())
+						}
+					}
+				}
+				if got := b.opened.Load(); got != 2 {
+					t.Errorf("got %d connections, want one for each client", got)
+				}
+				clients[0].Close()
+				eventually(t, "the backend's connection ends with its client's", func() bool { return b.open.Load() == 1 })
+			})
+		}
+	}
+}
+
+func TestBackendIsToldWhatAHeaderTold(t *testing.T) {
+	_, backend := startTold(t, false)
+	_, url := startProxyWith(t, Config{ProxyProtocol: loopback}, viewOf(nil, tellingPool(state.ProxyV2, backend)))
+	conn := dial(t, url)
+	io.WriteString(conn, "PROXY TCP4 192.0.2.1 10.0.0.1 56324 80\r\n")
+	if got := ask(t, conn); got != "192.0.2.1:56324" {
+		t.Errorf("got client %s, want the one of the header", got)
+	}
+}
+
+// Where connections are bounded, an idle client keeps none from the others.
+func TestIdleClientKeepsNoBoundedConnection(t *testing.T) {
+	b, backend := startTold(t, false)
+	pool := tellingPool(state.ProxyV1, backend)
+	pool.Limits = state.Limits{Connections: 1, Pending: 1}
+	_, url := startProxyWith(t, Config{}, viewOf(nil, pool))
+	for range 3 {
+		ask(t, dial(t, url))
+	}
+	if got := b.opened.Load(); got != 3 {
+		t.Errorf("got %d connections, want 3", got)
+	}
+}
+
+// A change of the pool, and a backend that has closed an idle connection, make a new one.
+func TestToldBackendIsReachedAnew(t *testing.T) {
+	b, backend := startTold(t, false)
+	p, url := startProxyWith(t, Config{}, viewOf(nil, tellingPool(state.ProxyV1, backend)))
+	conn := dial(t, url)
+	ask(t, conn)
+	b.CloseClientConnections()
+	ask(t, conn)
+	p.SetView(viewOf(nil, tellingPool(state.ProxyV2, backend)))
+	ask(t, conn)
+	if got := b.opened.Load(); got != 3 {
+		t.Errorf("got %d connections, want 3", got)
+	}
+	eventually(t, "those that are not used any more are closed", func() bool { return b.open.Load() == 1 })
 }

@@ -37,6 +37,15 @@ const DefaultPool = "default"
 // RoundRobin is the default strategy of a pool.
 const RoundRobin = "round_robin"
 
+// The versions of the PROXY protocol in which a pool's backends can be told of the
+// client, and the word by which a change takes that away. See
+// https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt.
+const (
+	ProxyV1   = "v1"
+	ProxyV2   = "v2"
+	ProxyNone = "none"
+)
+
 // What a pool does when none of its backends is eligible: answer 503, or send
 // requests to backends that are thought unhealthy.
 const (
@@ -73,7 +82,11 @@ type Pool struct {
 	Timeouts    Timeouts    `json:"timeouts"`
 	Limits      Limits      `json:"limits,omitzero"`
 	WhenAllDown string      `json:"when_all_down"`
-	Backends    []Backend   `json:"backends"`
+	// ProxyProtocol is the version of the PROXY protocol, ProxyV1 or ProxyV2, in which
+	// backends are told of the client; none if it is empty. In a change, ProxyNone takes
+	// it away.
+	ProxyProtocol string    `json:"proxy_protocol,omitempty"`
+	Backends      []Backend `json:"backends"`
 }
 
 // HealthCheck says how the backends of a pool are probed.
@@ -187,6 +200,7 @@ func (p Pool) withDefaults() Pool {
 	p.HealthCheck = p.HealthCheck.over(DefaultHealthCheck())
 	p.Timeouts = p.Timeouts.over(DefaultTimeouts())
 	p.Limits = p.Limits.over(Limits{})
+	p.ProxyProtocol = proxyProtocol(p.ProxyProtocol, "")
 	return p
 }
 
@@ -198,6 +212,7 @@ func (p Pool) over(old Pool) Pool {
 	old.HealthCheck = p.HealthCheck.over(old.HealthCheck)
 	old.Timeouts = p.Timeouts.over(old.Timeouts)
 	old.Limits = p.Limits.over(old.Limits)
+	old.ProxyProtocol = proxyProtocol(p.ProxyProtocol, old.ProxyProtocol)
 	return old
 }
 
@@ -233,6 +248,13 @@ func (l Limits) over(old Limits) Limits {
 func limit(given, old int) int {
 	if given == NoLimit {
 		return 0
+	}
+	return either(given, old)
+}
+
+func proxyProtocol(given, old string) string {
+	if given == ProxyNone {
+		return ""
 	}
 	return either(given, old)
 }

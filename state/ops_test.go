@@ -395,6 +395,18 @@ func TestPoolOfMostBackends(t *testing.T) {
 	}
 }
 
+func TestProxyProtocolStaysUntilItIsTakenAway(t *testing.T) {
+	r := newFixture(t)
+	for _, step := range []struct{ give, want string }{
+		{"", ""}, {ProxyV2, ProxyV2}, {"", ProxyV2}, {ProxyV1, ProxyV1}, {ProxyNone, ""},
+	} {
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", ProxyProtocol: step.give}})
+		if got := r.View().Pool("web").ProxyProtocol; got != step.want {
+			t.Errorf("after %q: got %q, want %q", step.give, got, step.want)
+		}
+	}
+}
+
 func TestLimitsStayUntilTheyAreTakenAway(t *testing.T) {
 	r := newFixture(t)
 	for _, step := range []struct{ give, want Limits }{

@@ -50,6 +50,11 @@ func (p *Pool) validate() *Error {
 			return err
 		}
 	}
+	switch p.ProxyProtocol {
+	case "", ProxyV1, ProxyV2:
+	default:
+		return invalid("proxy_protocol", "must be %s, %s or %s, not %q", ProxyV1, ProxyV2, ProxyNone, p.ProxyProtocol)
+	}
 	return p.Limits.validate()
 }
 

@@ -73,6 +73,8 @@ func TestPoolFields(t *testing.T) {
 		{"limit too large", "limits.failures", func(p *Pool) { p.Limits.Failures = maxLimit + 1 }},
 		{"waiting for no limit", "limits.pending", func(p *Pool) { p.Limits.Pending = 1 }},
 		{"circuit open for no time", "limits.open", func(p *Pool) { p.Limits.Open = ms }},
+		{"PROXY protocol 2", "", func(p *Pool) { p.ProxyProtocol = ProxyV2 }},
+		{"unknown PROXY protocol", "proxy_protocol", func(p *Pool) { p.ProxyProtocol = "2" }},
 		{"try as long as request", "", func(p *Pool) { p.Timeouts.Try = p.Timeouts.Request }},
 		{"try above request", "timeouts.try", func(p *Pool) { p.Timeouts.Try = p.Timeouts.Request + 1 }},
 		{"endless request timeout", "timeouts.request", func(p *Pool) { p.Timeouts.Request = math.MaxInt64 }},

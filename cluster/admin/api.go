@@ -18,19 +18,22 @@ type Pool struct {
 	Timeouts    Timeouts    `json:"timeouts"`
 	Limits      Limits      `json:"limits"`
 	WhenAllDown string      `json:"when_all_down"`
-	Backends    []Backend   `json:"backends"`
+	// ProxyProtocol is left out where there is none.
+	ProxyProtocol string    `json:"proxy_protocol,omitempty"`
+	Backends      []Backend `json:"backends"`
 }
 
 // PoolSpec is a pool as it is written. What is left out takes the default when
 // the pool is created, and stays as it is when it is changed.
 type PoolSpec struct {
-	Name        string        `json:"name,omitempty"`
-	Strategy    string        `json:"strategy,omitempty"`
-	HealthCheck HealthCheck   `json:"health_check,omitzero"`
-	Timeouts    Timeouts      `json:"timeouts,omitzero"`
-	Limits      Limits        `json:"limits,omitzero"`
-	WhenAllDown string        `json:"when_all_down,omitempty"`
-	Backends    []BackendSpec `json:"backends,omitempty"` // on creation only
+	Name          string        `json:"name,omitempty"`
+	Strategy      string        `json:"strategy,omitempty"`
+	HealthCheck   HealthCheck   `json:"health_check,omitzero"`
+	Timeouts      Timeouts      `json:"timeouts,omitzero"`
+	Limits        Limits        `json:"limits,omitzero"`
+	WhenAllDown   string        `json:"when_all_down,omitempty"`
+	ProxyProtocol string        `json:"proxy_protocol,omitempty"` // none takes it away
+	Backends      []BackendSpec `json:"backends,omitempty"`       // on creation only
 }
 
 // HealthCheck is a [state.HealthCheck] of which parts may be left out in writing.
@@ -104,13 +107,14 @@ type observed func(backendID string) *cluster.Observation
 
 func newPool(p *state.Pool, seen observed) Pool {
 	return Pool{
-		Name:        p.Name,
-		Strategy:    p.Strategy,
-		HealthCheck: HealthCheck(p.HealthCheck),
-		Timeouts:    Timeouts(p.Timeouts),
-		Limits:      Limits(p.Limits),
-		WhenAllDown: p.WhenAllDown,
-		Backends:    newBackends(p, seen),
+		Name:          p.Name,
+		Strategy:      p.Strategy,
+		HealthCheck:   HealthCheck(p.HealthCheck),
+		Timeouts:      Timeouts(p.Timeouts),
+		Limits:        Limits(p.Limits),
+		WhenAllDown:   p.WhenAllDown,
+		ProxyProtocol: p.ProxyProtocol,
+		Backends:      newBackends(p, seen),
 	}
 }
 

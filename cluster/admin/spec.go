@@ -18,12 +18,13 @@ func invalid(field, format string, args ...any) *state.Error {
 // pool gives the pool that the spec asks for, its backends with new ids.
 func (p PoolSpec) pool() (state.Pool, error) {
 	pool := state.Pool{
-		Name:        p.Name,
-		Strategy:    p.Strategy,
-		HealthCheck: state.HealthCheck(p.HealthCheck),
-		Timeouts:    state.Timeouts(p.Timeouts),
-		Limits:      state.Limits(p.Limits),
-		WhenAllDown: p.WhenAllDown,
+		Name:          p.Name,
+		Strategy:      p.Strategy,
+		HealthCheck:   state.HealthCheck(p.HealthCheck),
+		Timeouts:      state.Timeouts(p.Timeouts),
+		Limits:        state.Limits(p.Limits),
+		WhenAllDown:   p.WhenAllDown,
+		ProxyProtocol: p.ProxyProtocol,
 	}
 	for i, spec := range p.Backends {
 		b, err := spec.Backend()

@@ -61,6 +61,9 @@ func describePool(p *state.Pool) string {
 	if l := p.Limits; l != (state.Limits{}) {
 		all += fmt.Sprintf(", limits connections %d, pending %d, failures %d, open %s", l.Connections, l.Pending, l.Failures, l.Open)
 	}
+	if p.ProxyProtocol != "" {
+		all += ", PROXY protocol " + p.ProxyProtocol
+	}
 	return all
 }
 

@@ -133,7 +133,7 @@ func (c *Checker) adjust(pool *state.Pool, b *state.Backend, observed bool) {
 		c.drop(b.ID)
 	case old == nil || old.backend.URL() != b.URL() || observed && !old.observed:
 		c.start(newTarget(pool, b, observed))
-	case old.pool.HealthCheck != pool.HealthCheck:
+	case old.pool.HealthCheck != pool.HealthCheck || old.pool.ProxyProtocol != pool.ProxyProtocol:
 		c.start(old.rescheduled(pool, b, observed))
 	default:
 		old.observed = observed

@@ -123,7 +123,7 @@ func (l *lab) answerWith(answer func(*state.Backend) result) {
 	l.answer = answer
 }
 
-func (l *lab) fakeProbe(ctx context.Context, b *state.Backend, _ state.HealthCheck) result {
+func (l *lab) fakeProbe(ctx context.Context, _ *state.Pool, b *state.Backend) result {
 	l.mu.Lock()
 	l.starts[b.ID] = append(l.starts[b.ID], time.Since(l.began))
 	takes := l.takes

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+
 	"lbnode/state"
 )
 
@@ -35,8 +37,8 @@ type result struct {
 	reason    string
 }
 
-// probeFunc probes a backend once, within the timeout of the check.
-type probeFunc func(context.Context, *state.Backend, state.HealthCheck) result
+// probeFunc probes a backend once, as its pool says.
+type probeFunc func(context.Context, *state.Pool, *state.Backend) result
 
 // prober probes over the network, with a connection for each probe.
 //
@@ -46,11 +48,12 @@ type prober struct {
 	tls *tls.Config // nil for the system's roots; tests bring their own
 }
 
-func (p prober) probe(ctx context.Context, b *state.Backend, check state.HealthCheck) result {
+func (p prober) probe(ctx context.Context, pool *state.Pool, b *state.Backend) result {
+	check := &pool.HealthCheck
 	timeout := time.Duration(check.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	conn, err := p.connect(ctx, b, check)
+	conn, err := p.connect(ctx, pool, b)
 	if err != nil {
 		return result{reason: describe(ctx, err, timeout)}
 	}
@@ -71,14 +74,44 @@ func (p prober) probe(ctx context.Context, b *state.Backend, check state.HealthC
 }
 
 // connect makes a connection that a request can be sent on. A tcp check is over
-// before TLS begins.
-func (p prober) connect(ctx context.Context, b *state.Backend, check state.HealthCheck) (net.Conn, error) {
+// before anything is sent.
+func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend) (net.Conn, error) {
 	dialer := net.Dialer{KeepAlive: -1}
-	if b.Protocol == "https" && check.Type == "http" {
-		secure := tls.Dialer{NetDialer: &dialer, Config: p.tls}
-		return secure.DialContext(ctx, "tcp", b.Addr())
+	conn, err := dialer.DialContext(ctx, "tcp", b.Addr())
+	if err != nil || pool.HealthCheck.Type == "tcp" {
+		return conn, err
 	}
-	return dialer.DialContext(ctx, "tcp", b.Addr())
+	if err = introduce(conn, pool.ProxyProtocol); err == nil && b.Protocol == "https" {
+		secure := tls.Client(conn, p.tlsFor(b))
+		conn, err = secure, secure.HandshakeContext(ctx)
+	}
+	if err != nil {
+		conn.Close()
+	}
+	return conn, err
+}
+
+func (p prober) tlsFor(b *state.Backend) *tls.Config {
+	config := p.tls.Clone()
+	if config == nil {
+		config = &tls.Config{}
+	}
+	config.ServerName = b.Host
+	return config
+}
+
+// introduce says, to a backend that wants a PROXY header, that the connection is the
+// sender's own.
+func introduce(conn net.Conn, protocol string) error {
+	if protocol == "" {
+		return nil
+	}
+	header := proxyproto.Header{Version: 1, Command: proxyproto.LOCAL}
+	if protocol == state.ProxyV2 {
+		header.Version = 2
+	}
+	_, err := header.WriteTo(conn)
+	return err
 }
 
 // get sends a request and reads the answer, its body too, so that a backend that

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+
 	"lbnode/state"
 )
 
@@ -67,10 +69,10 @@ func backendAt(t *testing.T, protocol, addr string) *state.Backend {
 	return &state.Backend{ID: "1", Name: "web-1", Protocol: protocol, Host: host, Port: number}
 }
 
-func checkOf(kind string, timeout time.Duration) state.HealthCheck {
+func checkedBy(kind string, timeout time.Duration) *state.Pool {
 	check := state.DefaultHealthCheck()
 	check.Type, check.Timeout = kind, state.Duration(timeout)
-	return check
+	return &state.Pool{HealthCheck: check}
 }
 
 func TestHTTPProbe(t *testing.T) {
@@ -112,7 +114,7 @@ func TestHTTPProbe(t *testing.T) {
 					untilClosed(conn)
 				}
 			})
-			got := prober{}.probe(t.Context(), b, checkOf("http", test.timeout))
+			got := prober{}.probe(t.Context(), checkedBy("http", test.timeout), b)
 			if want := (result{test.passed, true, test.reason}); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -126,9 +128,9 @@ func TestProbeRequest(t *testing.T) {
 		heads <- head
 		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 	})
-	check := checkOf("http", 5*time.Second)
-	check.Path = "//up%2f?deep=1;x=%zz"
-	prober{}.probe(t.Context(), b, check)
+	pool := checkedBy("http", 5*time.Second)
+	pool.HealthCheck.Path = "//up%2f?deep=1;x=%zz"
+	prober{}.probe(t.Context(), pool, b)
 	want := "GET //up%2f?deep=1;x=%zz HTTP/1.1\nHost: " + b.Addr() + "\nUser-Agent: lbnode-health\nAccept: */*\nConnection: close\n"
 	if got := <-heads; got != want {
 		t.Errorf("got request %q, want %q", got, want)
@@ -137,7 +139,7 @@ func TestProbeRequest(t *testing.T) {
 
 func TestProbeReset(t *testing.T) {
 	b := listen(t, func(conn *net.TCPConn, _ string) { conn.SetLinger(0) })
-	got := prober{}.probe(t.Context(), b, checkOf("http", 5*time.Second))
+	got := prober{}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
 	if want := (result{false, true, "connection reset by peer"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -151,7 +153,7 @@ func TestProbeRefused(t *testing.T) {
 	b := backendAt(t, "http", listener.Addr().String())
 	listener.Close()
 	for _, kind := range []string{"http", "tcp"} {
-		got := prober{}.probe(t.Context(), b, checkOf(kind, 5*time.Second))
+		got := prober{}.probe(t.Context(), checkedBy(kind, 5*time.Second), b)
 		if want := (result{reason: "connection refused"}); got != want {
 			t.Errorf("%s: got %+v, want %+v", kind, got, want)
 		}
@@ -160,7 +162,7 @@ func TestProbeRefused(t *testing.T) {
 
 func TestProbeOfUnknownName(t *testing.T) {
 	b := &state.Backend{Protocol: "http", Host: "no-such-host.invalid", Port: 80}
-	got := prober{}.probe(t.Context(), b, checkOf("http", 5*time.Second))
+	got := prober{}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
 	if got.passed || got.connected || strings.Contains(got.reason, "lookup") {
 		t.Errorf("got %+v, want a failed connection and a short reason", got)
 	}
@@ -170,7 +172,7 @@ func TestTCPProbe(t *testing.T) {
 	b := listen(t, func(*net.TCPConn, string) {})
 	for _, protocol := range []string{"http", "https"} {
 		b.Protocol = protocol
-		got := prober{}.probe(t.Context(), b, checkOf("tcp", 5*time.Second))
+		got := prober{}.probe(t.Context(), checkedBy("tcp", 5*time.Second), b)
 		if want := (result{true, true, "connected"}); got != want {
 			t.Errorf("%s: got %+v, want %+v", protocol, got, want)
 		}
@@ -186,20 +188,54 @@ func TestTLSProbe(t *testing.T) {
 	roots.AddCert(server.Certificate())
 	b := backendAt(t, "https", server.Listener.Addr().String())
 
-	got := prober{tls: &tls.Config{RootCAs: roots}}.probe(t.Context(), b, checkOf("http", 5*time.Second))
+	got := prober{tls: &tls.Config{RootCAs: roots}}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
 	if want := (result{true, true, "200 OK"}); got != want {
 		t.Errorf("trusted: got %+v, want %+v", got, want)
 	}
-	got = prober{}.probe(t.Context(), b, checkOf("http", 5*time.Second))
+	got = prober{}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
 	if got.passed || got.connected || !strings.Contains(got.reason, "certificate") {
 		t.Errorf("not trusted: got %+v, want a failure that names the certificate", got)
+	}
+}
+
+// A backend that demands a PROXY header is told that the probe is nobody's.
+func TestProbeWithProxyHeader(t *testing.T) {
+	for protocol, want := range map[string]byte{state.ProxyV1: 1, state.ProxyV2: 2} {
+		for _, secure := range []bool{false, true} {
+			headers := make(chan *proxyproto.Header, 1)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			server.Listener = &proxyproto.Listener{Listener: server.Listener, ValidateHeader: func(h *proxyproto.Header) error {
+				headers <- h
+				return nil
+			}, ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }}
+			b := backendAt(t, "http", server.Listener.Addr().String())
+			p := prober{}
+			if secure {
+				server.StartTLS()
+				p.tls = &tls.Config{RootCAs: x509.NewCertPool()}
+				p.tls.RootCAs.AddCert(server.Certificate())
+				b.Protocol = "https"
+			} else {
+				server.Start()
+			}
+			pool := checkedBy("http", 5*time.Second)
+			pool.ProxyProtocol = protocol
+			got := p.probe(t.Context(), pool, b)
+			if want := (result{true, true, "200 OK"}); got != want {
+				t.Errorf("%s, TLS %t: got %+v, want %+v", protocol, secure, got, want)
+			}
+			if h := <-headers; h.Version != want || !h.Command.IsLocal() {
+				t.Errorf("%s, TLS %t: got header %+v, want one of version %d that names nobody", protocol, secure, h, want)
+			}
+			server.Close()
+		}
 	}
 }
 
 func TestTLSHandshakeTimeout(t *testing.T) {
 	b := listen(t, func(conn *net.TCPConn, _ string) { untilClosed(conn) })
 	b.Protocol = "https"
-	got := prober{}.probe(t.Context(), b, checkOf("http", 100*time.Millisecond))
+	got := prober{}.probe(t.Context(), checkedBy("http", 100*time.Millisecond), b)
 	if want := (result{reason: "timeout after 100ms"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

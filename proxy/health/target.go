@@ -103,7 +103,7 @@ func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
 		}
 		started = time.Now()
 		timer.Reset(t.interval())
-		result := c.probe(ctx, t.backend, t.pool.HealthCheck)
+		result := c.probe(ctx, t.pool, t.backend)
 		c.settle(t, result, started)
 	}
 }

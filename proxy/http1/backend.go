@@ -32,11 +32,15 @@ func (e *ConnectError) Unwrap() error { return e.Err }
 // BackendConfig says how a backend is reached. It is not changed once used.
 type BackendConfig struct {
 	Addr    string        // host:port
-	TLS     *tls.Config   // nil for plain TCP
+	TLS     *tls.Config   // with ServerName; nil for plain TCP
 	Connect time.Duration // bounds connecting, and before it waiting for a turn; 0: no bound
 	Idle    time.Duration // after which an unused connection is closed; 0: never
 	Conns   int           // open at once; 0: no bound
 	Waiting int           // requests that may wait for one of Conns
+	// Proxy is the version of the PROXY protocol, 1 or 2, in which the backend is told of
+	// the client when a connection begins; 0: it is not told. Such a connection serves
+	// that client alone.
+	Proxy byte
 	// Found, unless nil, is told what each attempt to connect came to.
 	Found func(err error)
 }
@@ -66,16 +70,17 @@ func NewBackend(config BackendConfig) *Backend {
 	return &Backend{config: config, shards: make([]shard, runtime.GOMAXPROCS(0))}
 }
 
-// get returns an idle connection, preferably of that shard, or else opens one.
-func (b *Backend) get(ctx context.Context, shard int) (*upstream, error) {
+// get returns an idle connection, preferably of that shard, or else opens one, which
+// begins with the preface.
+func (b *Backend) get(ctx context.Context, shard int, preface []byte) (*upstream, error) {
 	if u := b.idle(shard); u != nil { // so nobody waits
 		return u, nil
 	}
 	if b.config.Conns > 0 {
-		return b.getBounded(ctx, shard)
+		return b.getBounded(ctx, shard, preface)
 	}
 	b.open.Add(1)
-	return b.dial(ctx)
+	return b.dial(ctx, preface)
 }
 
 func (b *Backend) idle(shard int) *upstream {
@@ -102,19 +107,13 @@ func (s *shard) pop() *upstream {
 
 // dial opens a connection, the TLS handshake included, since a backend that fails
 // it is as little use as one that refuses. It is counted as open already.
-func (b *Backend) dial(ctx context.Context) (*upstream, error) {
+func (b *Backend) dial(ctx context.Context, preface []byte) (*upstream, error) {
 	if b.config.Connect > 0 {
 		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
 		defer cancel()
 		ctx = limited
 	}
-	var conn net.Conn
-	var err error
-	if b.config.TLS != nil {
-		conn, err = (&tls.Dialer{NetDialer: &b.dialer, Config: b.config.TLS}).DialContext(ctx, "tcp", b.config.Addr)
-	} else {
-		conn, err = b.dialer.DialContext(ctx, "tcp", b.config.Addr)
-	}
+	conn, err := b.connect(ctx, preface)
 	if b.config.Found != nil && !errors.Is(err, context.Canceled) {
 		b.config.Found(err)
 	}
@@ -125,14 +124,33 @@ func (b *Backend) dial(ctx context.Context) (*upstream, error) {
 	return newUpstream(conn, b), nil
 }
 
+func (b *Backend) connect(ctx context.Context, preface []byte) (net.Conn, error) {
+	conn, err := b.dialer.DialContext(ctx, "tcp", b.config.Addr)
+	if err != nil {
+		return nil, err
+	}
+	if len(preface) > 0 { // a few bytes, which a new connection's buffer takes
+		if _, err := conn.Write(preface); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
+	if b.config.TLS == nil {
+		return conn, nil
+	}
+	secure := tls.Client(conn, b.config.TLS)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
 // put takes a connection back that has carried a whole exchange and nothing more.
 func (b *Backend) put(u *upstream, shard int, now int64) {
-	if !u.drained() {
-		u.close()
+	if !u.rest(now) {
 		return
 	}
-	u.release()
-	u.used, u.since = true, now
 	if b.config.Conns > 0 {
 		b.putBounded(u, shard)
 	} else {
@@ -170,7 +188,7 @@ func (b *Backend) give(u *upstream) bool {
 }
 
 // getBounded waits for its turn where the number of connections is bounded.
-func (b *Backend) getBounded(ctx context.Context, shard int) (*upstream, error) {
+func (b *Backend) getBounded(ctx context.Context, shard int, preface []byte) (*upstream, error) {
 	patience := ctx
 	if b.config.Connect > 0 {
 		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
@@ -189,7 +207,7 @@ func (b *Backend) getBounded(ctx context.Context, shard int) (*upstream, error) 
 	if err != nil || u != nil {
 		return u, err
 	}
-	return b.dial(ctx)
+	return b.dial(ctx, preface)
 }
 
 // claim returns an idle connection, or else what to wait for. With neither, a

@@ -107,7 +107,7 @@ func (x *Exchange) Forward(ctx context.Context, to *Backend, try, timeout time.D
 	}
 	for {
 		x.session.arm(try)
-		u := to.idle(x.session.shard)
+		u := x.session.idleUpstream(to)
 		if u == nil {
 			var err error
 			if u, err = x.reach(ctx, to); err != nil {
@@ -126,7 +126,7 @@ func (x *Exchange) connect(ctx context.Context, to *Backend) (*upstream, error) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.connecting.Store(&cancel)
-	u, err := to.get(ctx, s.shard)
+	u, err := to.get(ctx, s.shard, s.preface(to))
 	s.connecting.Store(nil)
 	if s.watch.hasExpired() {
 		if u != nil {
@@ -198,7 +198,7 @@ func (x *Exchange) attempt(u *upstream, timeout time.Duration) error {
 		u.close()
 		return err
 	}
-	u.backend.put(u, s.shard, s.server.now.Load())
+	s.keep(u)
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"strconv"
 
 	"github.com/pires/go-proxyproto"
 )
@@ -98,6 +97,7 @@ func (s *session) adopt(header []byte) error {
 	}
 	if from, _, ok := h.TCPAddrs(); ok && h.Command.IsProxy() {
 		s.setClient(addrOf(from))
+		s.told = h
 	}
 	return nil
 }
@@ -111,44 +111,47 @@ func addrOf(addr net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// appendProxyHeader writes the PROXY header, of version 1 or 2, that tells of a
-// connection from a client. Where addresses are of both kinds, IPv4 is written within
-// IPv6. Without addresses the header says that there are none to tell.
-func appendProxyHeader(out []byte, version int, client, local netip.AddrPort) []byte {
-	from, to := client.Addr().Unmap(), local.Addr().Unmap()
-	if from.Is4() != to.Is4() {
-		from, to = netip.AddrFrom16(from.As16()), netip.AddrFrom16(to.As16())
+// preface is the PROXY header that tells a backend of the client; nil if it is not to
+// be told.
+func (s *session) preface(to *Backend) []byte {
+	if to.config.Proxy == 0 {
+		return nil
 	}
-	known := client.IsValid() && local.IsValid()
-	if version == 1 {
-		return appendProxyLine(out, known, from, to, client.Port(), local.Port())
+	from, at := s.conn.RemoteAddr(), s.conn.LocalAddr()
+	if s.told != nil {
+		from, at = s.told.SourceAddr, s.told.DestinationAddr
 	}
-	out = append(out, proxyproto.SIGV2...)
-	if !known {
-		return append(out, byte(proxyproto.LOCAL), byte(proxyproto.UNSPEC), 0, 0)
+	header, err := proxyproto.HeaderProxyFromAddrs(to.config.Proxy, from, at).Format()
+	if err != nil { // no addresses of TCP make it fail
+		panic("http1: " + err.Error())
 	}
-	family := proxyproto.TCPv6
-	if from.Is4() {
-		family = proxyproto.TCPv4
-	}
-	out = append(out, byte(proxyproto.PROXY), byte(family))
-	out = binary.BigEndian.AppendUint16(out, uint16(2*from.BitLen()/8+4))
-	out = append(append(out, from.AsSlice()...), to.AsSlice()...)
-	out = binary.BigEndian.AppendUint16(out, client.Port())
-	return binary.BigEndian.AppendUint16(out, local.Port())
+	return header
 }
 
-func appendProxyLine(out []byte, known bool, from, to netip.Addr, fromPort, toPort uint16) []byte {
-	switch {
-	case !known:
-		return append(out, "PROXY UNKNOWN\r\n"...)
-	case from.Is4():
-		out = append(out, "PROXY TCP4 "...)
-	default:
-		out = append(out, "PROXY TCP6 "...)
+// idleUpstream gives a connection to the backend that needs not be waited for.
+func (s *session) idleUpstream(to *Backend) *upstream {
+	if to.config.Proxy == 0 {
+		return to.idle(s.shard)
 	}
-	out = append(from.AppendTo(out), ' ')
-	out = append(to.AppendTo(out), ' ')
-	out = append(strconv.AppendUint(out, uint64(fromPort), 10), ' ')
-	return append(strconv.AppendUint(out, uint64(toPort), 10), "\r\n"...)
+	u := s.own
+	s.own = nil
+	if u != nil && (u.backend != to || to.config.Idle > 0 && u.expired(s.server.now.Load(), to.config.Idle)) {
+		u.close()
+		return nil
+	}
+	return u
+}
+
+// keep takes a connection back that has carried a whole exchange. One that the backend
+// takes for the client's is kept for the client, unless others may wait for it to end.
+func (s *session) keep(u *upstream) {
+	now := s.server.now.Load()
+	switch {
+	case u.backend.config.Proxy == 0:
+		u.backend.put(u, s.shard, now)
+	case u.backend.config.Conns > 0 || u.backend.done.Load():
+		u.close()
+	case u.rest(now):
+		s.own = u
+	}
 }

@@ -37,7 +37,7 @@ type got struct {
 func queueUp(ctx context.Context, b *Backend, from, count int, results chan<- got) {
 	for who := from; who < from+count; who++ {
 		go func() {
-			u, err := b.get(ctx, who)
+			u, err := b.get(ctx, who, nil)
 			results <- got{who, u, err}
 		}()
 		synctest.Wait() // until it stands in the queue
@@ -87,7 +87,7 @@ func TestFullQueueRefuses(t *testing.T) {
 		results := make(chan got)
 		queueUp(t.Context(), b, 0, 2, results)
 		began := time.Now()
-		if _, err := b.get(t.Context(), 0); err != ErrFull || time.Since(began) > 0 {
+		if _, err := b.get(t.Context(), 0, nil); err != ErrFull || time.Since(began) > 0 {
 			t.Errorf("got %v after %s, want ErrFull at once", err, time.Since(began))
 		}
 		b.put(used[0], 0, 0)
@@ -104,7 +104,7 @@ func TestFullQueueRefuses(t *testing.T) {
 
 func TestNoQueueRefuses(t *testing.T) {
 	b, _ := busyBackend(BackendConfig{Conns: 1, Connect: time.Minute})
-	if _, err := b.get(t.Context(), 0); err != ErrFull {
+	if _, err := b.get(t.Context(), 0, nil); err != ErrFull {
 		t.Errorf("got %v, want ErrFull", err)
 	}
 }
@@ -121,7 +121,7 @@ func TestWaitingEndsInTime(t *testing.T) {
 			}
 		}
 		b.put(used[0], 0, 0) // nobody waits any more
-		if u, err := b.get(t.Context(), 0); u != used[0] || err != nil {
+		if u, err := b.get(t.Context(), 0, nil); u != used[0] || err != nil {
 			t.Errorf("got %v, %v; want the connection that was put back", u, err)
 		}
 	})
@@ -223,7 +223,7 @@ func (c *crowd) member(t *testing.T, shard, times int) {
 		if impatient {
 			go cancel()
 		}
-		u, err := c.b.get(ctx, shard)
+		u, err := c.b.get(ctx, shard, nil)
 		cancel()
 		var failed *ConnectError
 		switch {

@@ -129,10 +129,10 @@ func (s *Server) begin(conn net.Conn) {
 	s.mu.Lock()
 	if why, ok := s.admit(peer, proxied); !ok {
 		s.mu.Unlock()
-		conn.Close()
 		if why != "" {
-			s.rejected(why, peer)
+			s.rejected(why, peer) // first: who sees the end can see the count
 		}
+		conn.Close()
 		return
 	}
 	s.count++

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pires/go-proxyproto"
 )
 
 const (
@@ -32,10 +34,12 @@ type session struct {
 	shard   int
 	taken   int // bytes of in that the exchange uses, from the front
 	trusted bool
-	proxied bool       // the connection must begin with a PROXY header
-	counted bool       // among its client's
-	addr    netip.Addr // the client's
-	client  []byte     // the same in words
+	proxied bool               // the connection must begin with a PROXY header
+	told    *proxyproto.Header // that it began with, if that names the client
+	own     *upstream          // idle, and no other client's to use
+	counted bool               // among its client's
+	addr    netip.Addr         // the client's
+	client  []byte             // the same in words
 	scheme  []byte
 
 	rested bool                  // the goroutine is a new one
@@ -323,6 +327,9 @@ func (s *session) end() {
 	}
 	s.conn.Close()
 	s.in.drop()
+	if s.own != nil {
+		s.own.close()
+	}
 }
 
 // setLinger makes the end of the connection a reset, by which the client can tell

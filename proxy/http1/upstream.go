@@ -111,6 +111,18 @@ func (u *upstream) quiet() bool {
 	return !u.poll() && u.err == nil
 }
 
+// rest makes a connection wait for the next request. It closes one that has more to
+// say.
+func (u *upstream) rest(now int64) bool {
+	if !u.drained() {
+		u.close()
+		return false
+	}
+	u.release()
+	u.used, u.since = true, now
+	return true
+}
+
 // drained says whether a connection with TLS has nothing more to say that was read
 // from the kernel already, where quiet could not see it.
 func (u *upstream) drained() bool {
