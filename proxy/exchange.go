@@ -23,6 +23,7 @@ type exchange struct {
 	tried []*balance.Target // in order; the last one is the current one
 	room  [maxAttempts]*balance.Target
 	began time.Time // of the current attempt
+	slow  time.Time // when the attempt before began, while both are under way
 	code  int       // of the current attempt's answer, 0 until there is one
 }
 
@@ -74,14 +75,51 @@ func notSent(err error) bool {
 // errOpen is a backend whose circuit is open, and a trial under way already.
 var errOpen = errors.New("the circuit is open")
 
-// patience is how long the current backend has to begin its answer: less than others,
-// where the request could go to another.
-func (e *exchange) patience() time.Duration {
+// patience is how long the current backend is waited for: less than others until it
+// begins its answer, where the request could go to another.
+func (e *exchange) patience() http1.Patience {
 	timeouts := &e.pool.spec.Timeouts
-	if timeouts.Try > 0 && len(e.tried) < maxAttempts && idempotent(e.method) && e.x.Whole() {
-		return time.Duration(timeouts.Try)
+	patience := http1.Patience{Try: time.Duration(timeouts.Request), Progress: time.Duration(timeouts.Request)}
+	if len(e.tried) == maxAttempts || !idempotent(e.method) || !e.x.Whole() {
+		return patience
 	}
-	return time.Duration(timeouts.Request)
+	if timeouts.Try > 0 {
+		patience.Try = time.Duration(timeouts.Try)
+	}
+	if timeouts.Hedge > 0 {
+		patience.Hedge, patience.Other = time.Duration(timeouts.Hedge), e.hedge
+	}
+	return patience
+}
+
+// hedge begins an attempt beside the current one, which has not answered for a while. A
+// trial is not for it: that must be seen to its end.
+func (e *exchange) hedge() *http1.Backend {
+	target := e.pool.strategy.Pick(e.tried)
+	if target == nil || target.Trial.Load() != balance.NoTrial || !e.pool.budget.withdraw(time.Now()) {
+		return nil
+	}
+	e.recorder.Retry(e.pool.spec.Name, "hedge")
+	e.slow = e.began
+	e.begin(target, time.Now())
+	return target.Via.(*http1.Backend)
+}
+
+// answerer ends the attempt that was given up, if two were under way, and gives the
+// target of the other.
+func (e *exchange) answerer() *balance.Target {
+	last := len(e.tried) - 1
+	if !e.slow.IsZero() {
+		given := e.slow
+		if !e.x.Hedged() {
+			e.tried[last-1], e.tried[last] = e.tried[last], e.tried[last-1]
+			given, e.began = e.began, e.slow
+		}
+		e.tried[last-1].InFlight.Add(-1)
+		e.recorder.Attempt(e.pool.spec.Name, e.tried[last-1].Name, 0, time.Since(given))
+		e.slow = time.Time{}
+	}
+	return e.tried[last]
 }
 
 // idempotent methods have the same effect however often they are sent (RFC 9110,

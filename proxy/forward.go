@@ -32,7 +32,8 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 	for {
 		err := error(errOpen)
 		if admits(target) {
-			err = x.Forward(p.ctx, target.Via.(*http1.Backend), e.patience(), time.Duration(pool.spec.Timeouts.Request))
+			err = x.Forward(p.ctx, target.Via.(*http1.Backend), e.patience())
+			target = e.answerer()
 			p.settle(pool, target, err)
 		}
 		e.code = x.Status()

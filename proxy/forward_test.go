@@ -404,9 +404,10 @@ func TestHTTPSBackend(t *testing.T) {
 	if got := <-suspects; got != "id-secure" {
 		t.Errorf("suspected %s, want id-secure", got)
 	}
-	p, url := startProxy(t, Config{}, b)
+	p, url := startProxyWith(t, Config{}, nil)
 	p.tls.RootCAs = x509.NewCertPool()
 	p.tls.RootCAs.AddCert(secure.Certificate())
+	p.SetView(viewOf(nil, poolOf(state.DefaultPool, b)))
 	if got := mustGet(t, client(t), url, http.StatusOK); got != "HTTP/1.1" {
 		t.Errorf("got %s to the backend, want HTTP/1.1", got)
 	}

@@ -117,6 +117,10 @@ type Timeouts struct {
 	// Try is how long one backend has to begin its answer, if less than Request: then
 	// the request goes to another, if it may be repeated. 0 is as long as Request.
 	Try Duration `json:"try,omitempty"`
+	// Hedge is after how long without an answer a request that may be repeated is sent
+	// to a second backend too, within the budget of retries. What answers first is passed
+	// on. 0 is never.
+	Hedge Duration `json:"hedge,omitempty"`
 }
 
 // Limits protect the backends of a pool. They hold for each backend and each node by
@@ -232,6 +236,7 @@ func (t Timeouts) over(old Timeouts) Timeouts {
 		Connect: either(t.Connect, old.Connect),
 		Request: either(t.Request, old.Request),
 		Try:     either(t.Try, old.Try),
+		Hedge:   either(t.Hedge, old.Hedge),
 	}
 }
 

@@ -45,8 +45,14 @@ func (p *Pool) validate() *Error {
 	if err := validDuration("timeouts.request", p.Timeouts.Request, time.Millisecond, maxDuration); err != nil {
 		return err
 	}
-	if p.Timeouts.Try != 0 {
-		if err := validDuration("timeouts.try", p.Timeouts.Try, time.Millisecond, time.Duration(p.Timeouts.Request)); err != nil {
+	for _, optional := range []struct {
+		field string
+		value Duration
+	}{{"timeouts.try", p.Timeouts.Try}, {"timeouts.hedge", p.Timeouts.Hedge}} {
+		if optional.value == 0 {
+			continue
+		}
+		if err := validDuration(optional.field, optional.value, time.Millisecond, time.Duration(p.Timeouts.Request)); err != nil {
 			return err
 		}
 	}

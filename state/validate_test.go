@@ -76,6 +76,7 @@ func TestPoolFields(t *testing.T) {
 		{"PROXY protocol 2", "", func(p *Pool) { p.ProxyProtocol = ProxyV2 }},
 		{"unknown PROXY protocol", "proxy_protocol", func(p *Pool) { p.ProxyProtocol = "2" }},
 		{"try as long as request", "", func(p *Pool) { p.Timeouts.Try = p.Timeouts.Request }},
+		{"hedge too short", "timeouts.hedge", func(p *Pool) { p.Timeouts.Hedge = 1 }},
 		{"try above request", "timeouts.try", func(p *Pool) { p.Timeouts.Try = p.Timeouts.Request + 1 }},
 		{"endless request timeout", "timeouts.request", func(p *Pool) { p.Timeouts.Request = math.MaxInt64 }},
 	})

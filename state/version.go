@@ -56,7 +56,7 @@ func (c *content) version() int {
 
 // version is the lowest in which a pool can be written.
 func (p *Pool) version() int {
-	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 || p.ProxyProtocol != "" {
+	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 || p.Timeouts.Hedge != 0 || p.ProxyProtocol != "" {
 		return 3
 	}
 	return 1

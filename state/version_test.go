@@ -180,6 +180,7 @@ func TestLimitsNeedVersion3(t *testing.T) {
 		{&UpdatePool{Pool: Pool{Name: "web", Limits: Limits{Failures: NoLimit}}}, 3},
 		{&UpdatePool{Pool: Pool{Name: "web", Timeouts: Timeouts{Try: seconds(1)}}}, 3},
 		{&UpdatePool{Pool: Pool{Name: "web", ProxyProtocol: ProxyNone}}, 3},
+		{&UpdatePool{Pool: Pool{Name: "web", Timeouts: Timeouts{Hedge: seconds(1)}}}, 3},
 		{&Replace{}, 2},
 		{&Replace{Pools: []Pool{limited}}, 3},
 		{&content{Pools: []*Pool{{Name: "api"}, &limited}}, 3},

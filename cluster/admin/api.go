@@ -51,6 +51,7 @@ type Timeouts struct {
 	Connect state.Duration `json:"connect,omitzero"`
 	Request state.Duration `json:"request,omitzero"`
 	Try     state.Duration `json:"try,omitzero"`
+	Hedge   state.Duration `json:"hedge,omitzero"`
 }
 
 // Limits are [state.Limits]. What is not limited is left out; -1 takes a limit away.

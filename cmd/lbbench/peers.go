@@ -89,7 +89,9 @@ func allPeers() []peer {
 
 func lbnodeArgs(p place) []string {
 	return []string{"-http", p.Listen, "-admin", p.Admin, "-bind", p.Gossip, "-raft", p.Raft,
-		"-data-dir", p.Dir, "-backend", "http://" + p.Backend, "-log-level", "warn"}
+		"-data-dir", p.Dir, "-backend", "http://" + p.Backend, "-log-level", "warn",
+		// The others have no room for connections to backends set aside.
+		"-max-connections", strconv.FormatUint(p.Files, 10)}
 }
 
 // peerNames are those that lbnode can be measured against.

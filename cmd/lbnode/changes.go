@@ -58,6 +58,9 @@ func describePool(p *state.Pool) string {
 	if p.Timeouts.Try > 0 {
 		all += fmt.Sprintf(", try %s", p.Timeouts.Try)
 	}
+	if p.Timeouts.Hedge > 0 {
+		all += fmt.Sprintf(", hedge %s", p.Timeouts.Hedge)
+	}
 	if l := p.Limits; l != (state.Limits{}) {
 		all += fmt.Sprintf(", limits connections %d, pending %d, failures %d, open %s", l.Connections, l.Pending, l.Failures, l.Open)
 	}

@@ -61,6 +61,21 @@ type Exchange struct {
 	interim   int
 	status    int
 	account   Account
+
+	patience Patience
+	hedged   bool // the answer is that of Patience.Other
+}
+
+// Patience is how long the backend of an exchange is waited for.
+type Patience struct {
+	Try      time.Duration // until it begins to answer
+	Progress time.Duration // until anything moves after that, in either direction
+	// Hedge, unless 0, is after how long without an answer the request is sent to another
+	// backend too. What answers first is passed on; the other is given up.
+	Hedge time.Duration
+	// Other gives that backend; nil if there is none to send it to. It is called once at
+	// most.
+	Other func() *Backend
 }
 
 // Method is such as GET. It is in the letters that the client wrote.
@@ -95,18 +110,21 @@ func (x *Exchange) Begun() bool { return x.begun }
 // Whole says whether the request can be sent again: none of its body is gone.
 func (x *Exchange) Whole() bool { return !x.touched }
 
+// Hedged says whether the last Forward got its answer of Patience.Other.
+func (x *Exchange) Hedged() bool { return x.hedged }
+
 // Forward sends the request to the backend and passes its answer on. The exchange
-// fails when the backend has not begun to answer within try, or later neither side
-// makes progress for the timeout. If nothing was sent to the
-// client, another Forward, or a Refuse, may follow an error.
-func (x *Exchange) Forward(ctx context.Context, to *Backend, try, timeout time.Duration) error {
+// fails when patience ends. If nothing was sent to the client, another Forward, or a
+// Refuse, may follow an error.
+func (x *Exchange) Forward(ctx context.Context, to *Backend, patience Patience) error {
 	x.prepare()
+	x.patience, x.hedged = patience, false
 	x.account.Connect = 0
 	if x.session.watch.hasExpired() { // in the attempt before
 		x.session.wake()
 	}
 	for {
-		x.session.arm(try)
+		x.session.arm(patience.Try)
 		u := x.session.idleUpstream(to)
 		if u == nil {
 			var err error
@@ -114,7 +132,7 @@ func (x *Exchange) Forward(ctx context.Context, to *Backend, try, timeout time.D
 				return err
 			}
 		}
-		if err := x.attempt(u, timeout); err != errStale {
+		if err := x.attempt(ctx, u); err != errStale {
 			return err
 		}
 	}
@@ -182,10 +200,14 @@ func (x *Exchange) detach() {
 }
 
 // attempt carries the exchange out over one connection.
-func (x *Exchange) attempt(u *upstream, timeout time.Duration) error {
+func (x *Exchange) attempt(ctx context.Context, u *upstream) error {
 	s := x.session
 	s.upstream.Store(u)
-	reuse, err := x.over(u, timeout)
+	u, err := x.ask(ctx, u)
+	reuse := false
+	if err != errStale {
+		reuse, err = x.over(u, err)
+	}
 	s.upstream.Store(nil)
 	if x.upload != nil {
 		x.endUpload(u)
@@ -202,21 +224,34 @@ func (x *Exchange) attempt(u *upstream, timeout time.Duration) error {
 	return nil
 }
 
-// over says whether the connection may be used again.
-func (x *Exchange) over(u *upstream, timeout time.Duration) (reuse bool, err error) {
-	if x.streams {
-		if !u.quiet() {
-			return false, errStale
-		}
+// ask sends the request and waits for the first bytes of the answer. It gives the
+// connection they came on.
+func (x *Exchange) ask(ctx context.Context, u *upstream) (*upstream, error) {
+	switch {
+	case x.streams && !u.quiet():
+		return u, errStale
+	case x.streams:
 		x.startUpload(u)
-		err = u.fill()
-	} else if sent, failed := u.exchange(x.out); failed != nil && !sent {
-		return false, errStale
-	} else {
-		err = failed
+		return u, u.fill()
+	case x.patience.Hedge > 0:
+		return x.askHedged(ctx, u)
 	}
+	return u, unsent(u.exchange(x.out))
+}
+
+// unsent tells a connection that failed before anything was sent from others.
+func unsent(sent bool, err error) error {
+	if err != nil && !sent {
+		return errStale
+	}
+	return err
+}
+
+// over passes on what the backend answers, unless it failed to with err. It says whether
+// the connection may be used again.
+func (x *Exchange) over(u *upstream, err error) (reuse bool, _ error) {
 	if err == nil {
-		x.session.rearm(timeout)
+		x.session.rearm(x.patience.Progress)
 	}
 	x.response.Reset(&x.session.server.config.Limits)
 	for {
@@ -439,4 +474,5 @@ func (x *Exchange) reset() {
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
 	x.idLength, x.interim, x.status, x.account = 0, 0, 0, Account{}
 	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false
+	x.patience, x.hedged = Patience{}, false
 }

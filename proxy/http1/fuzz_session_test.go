@@ -67,7 +67,7 @@ func (r *rig) Handle(x *Exchange) {
 	case bytes.HasPrefix(x.Path(), []byte("/unknown")):
 		x.Refuse(http.StatusNotFound, "")
 	default:
-		err := x.Forward(context.Background(), r.backend.Load(), 2*time.Second, 2*time.Second)
+		err := x.Forward(context.Background(), r.backend.Load(), Patience{Try: 2 * time.Second, Progress: 2 * time.Second})
 		if err == nil || x.Status() > 0 || errors.Is(err, ErrClientLeft) {
 			return
 		}
