@@ -192,14 +192,12 @@ func (b *bench) runCase(ctx context.Context, c scenario) (result, error) {
 		running = append(running, &proxy{peer: peer{name: noProxy}, place: place{Listen: b.address}})
 		r.series = append(r.series, series{peer: noProxy})
 	}
-	if c.peak {
-		note, err := b.findRate(ctx, running)
-		if err != nil {
-			return r, err
-		}
-		r.notes = append(r.notes, note)
-	}
 	for round := range b.rounds {
+		if c.peak {
+			if err := b.findRate(ctx, &r, running); err != nil {
+				return r, err
+			}
+		}
 		b.runRound(ctx, &r, running, round)
 		if ctx.Err() != nil {
 			return r, fmt.Errorf("stopped: %w", ctx.Err())
@@ -274,9 +272,9 @@ func (p *proxy) stop() {
 	}
 }
 
-// findRate sets the rate of the open loop to 70 % of what nginx can do or, where
-// it is not measured, lbnode.
-func (b *bench) findRate(ctx context.Context, running []*proxy) (string, error) {
+// findRate sets the rate of a round's open loop to 70 % of what nginx can do at the
+// time or, where it is not measured, lbnode.
+func (b *bench) findRate(ctx context.Context, r *result, running []*proxy) error {
 	reference := running[0]
 	for _, p := range running {
 		if p.name == "nginx" && p.process != nil {
@@ -286,8 +284,9 @@ func (b *bench) findRate(ctx context.Context, running []*proxy) (string, error) 
 	l := load{url: "http://" + reference.Listen + pathSmall, connections: 64, time: max(b.time, time.Second)}
 	o, err := l.generate(ctx, b.load, b.loadCore, b.dir)
 	if err != nil {
-		return "", fmt.Errorf("cannot find the peak of %s, which the open loop needs: %w", reference.name, err)
+		return fmt.Errorf("cannot find the peak of %s, which the open loop needs: %w", reference.name, err)
 	}
 	b.rate = 0.7 * o.rate
-	return fmt.Sprintf("%.0f requests/s, 70 %% of the peak of %s. Times count from when a request was due.", b.rate, reference.name), nil
+	r.rates, r.reference = append(r.rates, b.rate), reference.name
+	return nil
 }

@@ -33,7 +33,7 @@ type scenario struct {
 type sample struct {
 	values []float64 // one for each column of the case
 	allocs float64   // objects allocated per request; 0: not known
-	behind float64   // requests a second that were answered, if fewer than asked for
+	behind bool      // fewer requests were answered than asked for
 }
 
 const costTitle, rateTitle = "CPU µs/request", "requests/s"
@@ -176,9 +176,7 @@ func measureLatency(ctx context.Context, b *bench, c *scenario, p *proxy) (sampl
 		return sample{}, fmt.Errorf("%d of %d requests failed (%s)", r.Errors, r.Requests, r.Detail)
 	}
 	s := sample{values: []float64{float64(r.P50) / 1e3, float64(r.P99) / 1e3, float64(r.P999) / 1e3}}
-	if r.Rate < 0.98*b.rate {
-		s.behind = r.Rate
-	}
+	s.behind = r.Rate < 0.98*b.rate
 	return s, nil
 }
 

@@ -21,7 +21,9 @@ const noProxy = "no proxy"
 type result struct {
 	scenario
 	series []series // the subject's is the first
-	notes  []string
+	rates  []float64 // of the open loop in each round, if there is one
+	// reference is the proxy from whose peak they are.
+	reference string
 }
 
 // series are the samples of one proxy, one for each round until it failed.
@@ -49,32 +51,32 @@ func (s series) column(i int) []float64 {
 	return values
 }
 
-// behind returns the least that a proxy answered of what was asked of it in an
-// open loop; 0 if it kept up.
-func (s series) behind() float64 {
-	least := 0.0
+// behind returns in how many rounds a proxy did not keep up with an open loop.
+func (s series) behind() (rounds int) {
 	for _, sample := range s.samples {
-		if sample.behind > 0 && (least == 0 || sample.behind < least) {
-			least = sample.behind
+		if sample.behind {
+			rounds++
 		}
 	}
-	return least
+	return rounds
 }
 
 // ratio compares the subject with another proxy, round by round. A proxy that
-// failed has no ratio. Nor has one that fell behind: how late its answers are is
-// a matter of how long one waits.
+// failed has no ratio. Rounds in which one of the two fell behind do not count: how
+// late its answers are is a matter of how long one waits. With fewer than half of
+// the rounds left there is no ratio either.
 func (r result) ratio(s series, column int) (estimate, bool) {
 	subject := r.series[0]
-	if subject.err != nil || s.err != nil || s.peer == subject.peer || s.peer == noProxy || subject.behind()+s.behind() > 0 {
+	if subject.err != nil || s.err != nil || s.peer == subject.peer || s.peer == noProxy {
 		return estimate{}, false
 	}
-	mine, other := subject.column(column), s.column(column)
-	ratios := make([]float64, len(mine))
-	for i := range mine {
-		ratios[i] = mine[i] / other[i]
+	var ratios []float64
+	for i := range subject.samples {
+		if mine, other := subject.samples[i], s.samples[i]; !mine.behind && !other.behind {
+			ratios = append(ratios, mine.values[column]/other.values[column])
+		}
 	}
-	return estimateRatio(ratios), true
+	return estimateRatio(ratios), len(ratios) > 0 && 2*len(ratios) >= len(subject.samples)
 }
 
 // table is a heading with rows, before it is text or Markdown.
@@ -119,7 +121,7 @@ func summary(results []result) table {
 		}
 		t.rows = append(t.rows, row)
 	}
-	t.notes = []string{"Below 1, lbnode needs less. Medians of ratios within a round; in brackets where the ratio lies with 95 % confidence, by Student's t over logarithms. \"behind\": one of the two could not keep up."}
+	t.notes = []string{"Below 1, lbnode needs less. Medians of ratios within a round; in brackets where the ratio lies with 95 % confidence, by Student's t over logarithms. \"behind\": in more than half of the rounds one of the two could not keep up."}
 	return t
 }
 
@@ -142,7 +144,11 @@ func (r result) cell(peer string) string {
 
 // detail has a line for each proxy of a case.
 func (r result) detail() table {
-	t := table{title: r.name + ": " + r.title, rows: [][]string{{"proxy"}}, notes: r.notes}
+	t := table{title: r.name + ": " + r.title, rows: [][]string{{"proxy"}}}
+	if len(r.rates) > 0 {
+		t.notes = []string{fmt.Sprintf("%.0f to %.0f requests/s, in each round 70 %% of the peak of %s just before. Times count from when a request was due. Rounds in which one of two could not keep up have no ratio.",
+			slices.Min(r.rates), slices.Max(r.rates), r.reference)}
+	}
 	for _, c := range r.columns {
 		t.rows[0] = append(t.rows[0], c, "lbnode ÷")
 	}
@@ -180,8 +186,8 @@ func (r result) remarks(i int) []string {
 	for _, sample := range s.samples {
 		allocs = append(allocs, sample.allocs)
 	}
-	if rate := s.behind(); rate > 0 {
-		notes = append(notes, fmt.Sprintf("%s cannot keep up: %.0f requests/s were answered.", s.peer, rate))
+	if rounds := s.behind(); rounds > 0 {
+		notes = append(notes, fmt.Sprintf("%s could not keep up in %d of %d rounds.", s.peer, rounds, len(s.samples)))
 	}
 	if a := median(allocs); a > 0 {
 		notes = append(notes, fmt.Sprintf("%s allocates %.3f objects for a request, all that its process does counted.", s.peer, a))
