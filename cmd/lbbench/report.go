@@ -20,7 +20,7 @@ const noProxy = "no proxy"
 // result is what a case gave.
 type result struct {
 	scenario
-	series []series // the subject's is the first
+	series []series  // the subject's is the first
 	rates  []float64 // of the open loop in each round, if there is one
 	// reference is the proxy from whose peak they are.
 	reference string
