@@ -4,23 +4,29 @@ package main
 
 import (
 	"bytes"
-	"errors"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // The backend shares its core with the load, so it is made to cost little: one
 // thread, one epoll, answers that are ready to send. It reads just enough of a
-// request to know where it ends.
+// request to know where it ends. On request it also makes an open loop.
 
 const (
 	pathSmall  = "/small"  // 100 bytes
 	pathMedium = "/medium" // 16 KiB
 	pathLarge  = "/large"  // 1 MiB
+
+	pathOpenLoop = "/open-loop?" // an order follows, as escaped JSON
 )
 
 // bodySize returns how long the answer to a path is; others are as small.
@@ -129,11 +135,24 @@ func runBackend(args []string, stdout io.Writer) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	s := &backendServer{answers: newAnswers(), talks: map[int]*talk{}, buffer: make([]byte, 256<<10)}
+	runtime.LockOSThread()
+	sharpenTimer()
+	s := newBackendServer()
 	if err := s.listen(*port); err != nil {
 		return fmt.Errorf("cannot serve as backend: %w", err)
 	}
-	return s.serve()
+	for {
+		if err := s.turn(); err != nil {
+			return err
+		}
+	}
+}
+
+// sharpenTimer has the kernel end this thread's waits when they are over, not
+// 50 µs later.
+func sharpenTimer() {
+	const setTimerSlack = 29
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setTimerSlack, 1, 0)
 }
 
 // backendServer answers all connections from one thread.
@@ -142,6 +161,16 @@ type backendServer struct {
 	epoll, listener int
 	talks           map[int]*talk
 	buffer          []byte
+	events          []syscall.EpollEvent
+
+	loop    *openLoop // nil: none runs
+	ordered int       // the connection on which it was ordered
+}
+
+func newBackendServer() *backendServer {
+	return &backendServer{
+		answers: newAnswers(), talks: map[int]*talk{}, buffer: make([]byte, 256<<10), events: make([]syscall.EpollEvent, 256),
+	}
 }
 
 func (s *backendServer) listen(port int) error {
@@ -168,20 +197,74 @@ func (s *backendServer) watch(operation, fd int, events uint32) error {
 	return syscall.EpollCtl(s.epoll, operation, fd, &syscall.EpollEvent{Events: events, Fd: int32(fd)})
 }
 
-func (s *backendServer) serve() error {
-	events := make([]syscall.EpollEvent, 256)
-	for {
-		n, err := syscall.EpollWait(s.epoll, events, -1)
-		if errors.Is(err, syscall.EINTR) {
+// turn waits until something happens, and handles it.
+func (s *backendServer) turn() error {
+	wait := s.advance()
+	n, errno := epollWaitFor(s.epoll, s.events, wait)
+	if errno != 0 && errno != syscall.EINTR {
+		return fmt.Errorf("cannot wait for requests: %w", errno)
+	}
+	for _, e := range s.events[:max(0, n)] {
+		if s.loop == nil {
+			s.handle(int(e.Fd), e.Events)
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("cannot wait for requests: %w", err)
-		}
-		for _, e := range events[:n] {
+		if x := s.loop.exchanges[int(e.Fd)]; x != nil {
+			s.loop.receive(int(e.Fd), x)
+		} else {
 			s.handle(int(e.Fd), e.Events)
 		}
+		s.advance() // many events must not delay what is due meanwhile
 	}
+	return nil
+}
+
+// advance lets the open loop go on, and reports what came out if it has ended. It
+// returns how many nanoseconds there is nothing else to do.
+func (s *backendServer) advance() int64 {
+	const long = int64(time.Hour)
+	if s.loop == nil {
+		return long
+	}
+	if wait := s.loop.advance(); wait >= 0 {
+		return wait
+	}
+	report := s.loop.report()
+	s.loop.close()
+	s.loop = nil
+	s.reply(s.ordered, http.StatusOK, report)
+	return long
+}
+
+// order begins the open loop that a request target asks for.
+func (s *backendServer) order(fd int, target string) {
+	if s.loop != nil {
+		s.reply(fd, http.StatusConflict, "an open loop runs")
+		return
+	}
+	var o openLoopOrder
+	text, err := url.QueryUnescape(target)
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &o)
+	}
+	if err == nil {
+		s.loop, err = newOpenLoop(s.epoll, o)
+	}
+	if err != nil {
+		s.reply(fd, http.StatusBadRequest, err.Error())
+		return
+	}
+	s.ordered = fd
+}
+
+// reply answers an order with a value as JSON.
+func (s *backendServer) reply(fd, status int, value any) {
+	body, err := json.Marshal(value)
+	t := s.talks[fd]
+	if t == nil || err != nil {
+		return
+	}
+	s.send(fd, t, fmt.Appendf(nil, "HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%s", status, len(body), body))
 }
 
 func (s *backendServer) handle(fd int, events uint32) {
@@ -190,6 +273,9 @@ func (s *backendServer) handle(fd int, events uint32) {
 		return
 	}
 	t := s.talks[fd]
+	if t == nil {
+		return // closed by what came before in this turn
+	}
 	if events&syscall.EPOLLOUT != 0 {
 		s.flush(fd, t)
 		return
@@ -200,6 +286,11 @@ func (s *backendServer) handle(fd int, events uint32) {
 	}
 	if err != 0 || n == 0 {
 		s.close(fd)
+		return
+	}
+	if target, ok := bytes.CutPrefix(s.buffer[:n], []byte("GET "+pathOpenLoop)); ok {
+		target, _, _ = bytes.Cut(target, []byte(" "))
+		s.order(fd, string(target))
 		return
 	}
 	t.feed(s.buffer[:n], &s.answers, func(answer []byte) { s.send(fd, t, answer) })

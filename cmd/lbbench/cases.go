@@ -11,7 +11,7 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"os"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -159,18 +159,9 @@ func findMetric(text io.Reader, name string) float64 {
 // measureLatency sends as many requests as nginx can do at 70 % of its peak,
 // whoever is measured.
 func measureLatency(ctx context.Context, b *bench, c *scenario, p *proxy) (sample, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return sample{}, fmt.Errorf("cannot make an open loop: %w", err)
-	}
-	text, err := output(ctx, b.loadCore, self, "part-openloop", "-address", p.Listen,
-		"-rate", strconv.FormatFloat(b.rate, 'f', 0, 64), "-time", b.time.String())
+	r, err := b.openLoop(ctx, openLoopOrder{Address: p.Listen, Rate: b.rate, Time: b.time, Connections: 256})
 	if err != nil {
 		return sample{}, err
-	}
-	var r openLoopReport
-	if err := json.Unmarshal([]byte(text), &r); err != nil {
-		return sample{}, fmt.Errorf("cannot read the report of the open loop: %w: %q", err, text)
 	}
 	if r.Errors > 0 || r.Requests == 0 {
 		return sample{}, fmt.Errorf("%d of %d requests failed (%s)", r.Errors, r.Requests, r.Detail)
@@ -178,6 +169,37 @@ func measureLatency(ctx context.Context, b *bench, c *scenario, p *proxy) (sampl
 	s := sample{values: []float64{float64(r.P50) / 1e3, float64(r.P99) / 1e3, float64(r.P999) / 1e3}}
 	s.behind = r.Rate < 0.98*b.rate
 	return s, nil
+}
+
+// openLoop has the backend make an open loop.
+func (b *bench) openLoop(ctx context.Context, o openLoopOrder) (openLoopReport, error) {
+	var r openLoopReport
+	order, err := json.Marshal(o)
+	if err != nil {
+		return r, fmt.Errorf("cannot make an open loop: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Time+patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.address+pathOpenLoop+url.QueryEscape(string(order)), nil)
+	if err != nil {
+		return r, fmt.Errorf("cannot make an open loop: %w", err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return r, fmt.Errorf("cannot make an open loop: %w", err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s", text)
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	if err != nil {
+		return r, fmt.Errorf("cannot make an open loop: %w", err)
+	}
+	return r, nil
 }
 
 // measureIdle opens many connections, makes one request on each, and compares the

@@ -69,6 +69,5 @@ func parts() map[string]func(args []string, stdout io.Writer) error {
 	return map[string]func([]string, io.Writer) error{
 		"part-backend":      runBackend,
 		"part-reverseproxy": runReverseProxy,
-		"part-openloop":     runOpenLoop,
 	}
 }

@@ -4,14 +4,10 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -22,7 +18,20 @@ import (
 // due, not from when a connection was free to send it: otherwise a proxy that
 // stalls would stall the measurement with it, and look well (coordinated omission).
 
-// openLoopReport is what the part prints.
+//
+// The backend makes it, between its own answers. Two processes on one core would
+// wait for each other's time slices, milliseconds each, and all of that would
+// count as the proxy's.
+
+// openLoopOrder says what a run is to do.
+type openLoopOrder struct {
+	Address     string        `json:"address"` // to send to
+	Rate        float64       `json:"rate"`    // requests a second
+	Time        time.Duration `json:"time"`
+	Connections int           `json:"connections"`
+}
+
+// openLoopReport is what came out.
 type openLoopReport struct {
 	Requests int     `json:"requests"`
 	Errors   int     `json:"errors"`
@@ -33,32 +42,19 @@ type openLoopReport struct {
 	P999     int64   `json:"p999"`
 }
 
-func runOpenLoop(args []string, stdout io.Writer) error {
-	fs := flag.NewFlagSet("part-openloop", flag.ContinueOnError)
-	address := fs.String("address", "", "address to send to")
-	rate := fs.Float64("rate", 1000, "requests a second")
-	length := fs.Duration("time", time.Second, "how long")
-	connections := fs.Int("connections", 256, "number of connections")
-	if err := fs.Parse(args); err != nil {
-		return err
+// newOpenLoop connects to the address and has the epoll tell of answers.
+func newOpenLoop(epoll int, o openLoopOrder) (*openLoop, error) {
+	g := &openLoop{
+		request: []byte("GET " + pathSmall + " HTTP/1.1\r\nHost: bench\r\n\r\n"), buffer: make([]byte, 64<<10),
+		epoll: epoll, length: int64(o.Time), due: schedule(o.Rate, o.Time),
 	}
-	runtime.LockOSThread()
-	sharpenTimer()
-	g := &openLoop{request: []byte("GET " + pathSmall + " HTTP/1.1\r\nHost: bench\r\n\r\n"), buffer: make([]byte, 64<<10)}
-	if err := g.dial(*address, *connections); err != nil {
-		return fmt.Errorf("cannot make an open loop: %w", err)
+	g.latencies = make([]int64, 0, len(g.due))
+	if err := g.dial(o.Address, o.Connections); err != nil {
+		g.close()
+		return nil, err
 	}
-	if err := g.run(schedule(*rate, *length), *length); err != nil {
-		return fmt.Errorf("cannot make an open loop: %w", err)
-	}
-	return json.NewEncoder(stdout).Encode(g.report(*length))
-}
-
-// sharpenTimer has the kernel end this thread's waits when they are over, not
-// 50 µs later.
-func sharpenTimer() {
-	const setTimerSlack = 29
-	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setTimerSlack, 1, 0)
+	g.start = time.Now()
+	return g, nil
 }
 
 // schedule returns when requests are due, in nanoseconds from the start: as often
@@ -78,13 +74,15 @@ type exchange struct {
 	got []byte
 }
 
-// openLoop is one run. All of it happens on one thread.
+// openLoop is one run. It takes its turns in the backend's loop.
 type openLoop struct {
 	request   []byte
 	buffer    []byte
 	epoll     int
 	exchanges map[int]*exchange
-	free      []int // connections without a request
+	free      []int   // connections without a request
+	due       []int64 // when the requests that have not been sent are due
+	length    int64   // how long requests are sent, in nanoseconds
 	start     time.Time
 	latencies []int64
 	unsent    int
@@ -97,20 +95,17 @@ func (g *openLoop) dial(address string, connections int) error {
 	if err != nil {
 		return err
 	}
-	if g.epoll, err = syscall.EpollCreate1(0); err != nil {
-		return err
-	}
 	g.exchanges = make(map[int]*exchange, connections)
 	for range connections {
 		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 		if err != nil {
 			return err
 		}
+		g.exchanges[fd] = &exchange{}
+		g.free = append(g.free, fd)
 		if err := g.connect(fd, &syscall.SockaddrInet4{Port: to.Port, Addr: [4]byte(to.IP.To4())}); err != nil {
 			return fmt.Errorf("%s: %w", address, err)
 		}
-		g.exchanges[fd] = &exchange{}
-		g.free = append(g.free, fd)
 	}
 	return nil
 }
@@ -128,53 +123,38 @@ func (g *openLoop) connect(fd int, to syscall.Sockaddr) error {
 	return syscall.EpollCtl(g.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)})
 }
 
-// run sends every request when it is due or, if no connection is free then, as
-// soon as one is. When the time is over it waits a little for the last answers.
-func (g *openLoop) run(due []int64, length time.Duration) error {
-	const grace = 500 * time.Millisecond
-	g.start = time.Now()
-	g.latencies = make([]int64, 0, len(due))
-	next, events := 0, make([]syscall.EpollEvent, 512)
-	for {
-		now := g.now()
-		for next < len(due) && due[next] <= now && len(g.free) > 0 && now < int64(length) {
-			g.send(due[next])
-			next++
-		}
-		pending := due[next:]
-		if now >= int64(length) {
-			pending = nil // it will not be sent any more
-		}
-		wait := g.wait(pending, now, int64(length+grace))
-		if wait < 0 {
-			break
-		}
-		n, errno := epollWaitFor(g.epoll, events, wait)
-		if errno != 0 && !errors.Is(errno, syscall.EINTR) {
-			return fmt.Errorf("cannot wait: %w", errno)
-		}
-		for _, e := range events[:max(0, n)] {
-			g.receive(int(e.Fd))
-		}
+// grace is how long, in nanoseconds, the last answers are waited for.
+const grace = int64(500 * time.Millisecond)
+
+// advance sends the requests that are due by now, each as soon as a connection is
+// free. It returns how many nanoseconds it wants to wait for answers at most, or
+// less than nothing when all is done.
+func (g *openLoop) advance() int64 {
+	now := g.now()
+	if now >= g.length {
+		return g.waitForLast(now)
 	}
-	g.settle(due[next:])
-	return nil
+	for len(g.due) > 0 && g.due[0] <= now && len(g.free) > 0 {
+		g.send(g.due[0])
+		g.due = g.due[1:]
+	}
+	switch {
+	case len(g.exchanges) == 0:
+		return -1
+	case len(g.due) == 0 || len(g.free) == 0:
+		return g.length - now
+	}
+	return max(0, g.due[0]-g.now())
+}
+
+func (g *openLoop) waitForLast(now int64) int64 {
+	if len(g.free) == len(g.exchanges) {
+		return -1
+	}
+	return g.length + grace - now
 }
 
 func (g *openLoop) now() int64 { return int64(time.Since(g.start)) }
-
-// wait says how long to wait for answers: until the next request is due, if it
-// could be sent then; negative when all is done.
-func (g *openLoop) wait(due []int64, now, end int64) int64 {
-	idle := len(g.free) == len(g.exchanges)
-	switch {
-	case len(g.exchanges) == 0, now >= end, idle && len(due) == 0:
-		return -1
-	case len(due) > 0 && len(g.free) > 0:
-		return min(max(0, due[0]-now), end-now)
-	}
-	return end - now
-}
 
 func (g *openLoop) send(due int64) {
 	fd := g.free[len(g.free)-1]
@@ -186,8 +166,7 @@ func (g *openLoop) send(due int64) {
 	}
 }
 
-func (g *openLoop) receive(fd int) {
-	x := g.exchanges[fd]
+func (g *openLoop) receive(fd int, x *exchange) {
 	n, errno := readNow(fd, g.buffer)
 	if errno == syscall.EAGAIN {
 		return
@@ -244,7 +223,7 @@ func (g *openLoop) fail(fd int, why string) {
 
 // settle counts what was due but has no answer with the time it has waited so
 // far. To leave it out would be kind to those who fall behind.
-func (g *openLoop) settle(unsent []int64) {
+func (g *openLoop) settle() {
 	now := g.now()
 	for fd, x := range g.exchanges {
 		if !slices.Contains(g.free, fd) {
@@ -252,17 +231,25 @@ func (g *openLoop) settle(unsent []int64) {
 			g.unsent++
 		}
 	}
-	for _, due := range unsent {
+	for _, due := range g.due {
 		g.latencies = append(g.latencies, now-due)
 	}
-	g.unsent += len(unsent)
+	g.unsent += len(g.due)
 }
 
-func (g *openLoop) report(length time.Duration) openLoopReport {
+// close closes all connections.
+func (g *openLoop) close() {
+	for fd := range g.exchanges {
+		_ = syscall.Close(fd)
+	}
+}
+
+func (g *openLoop) report() openLoopReport {
+	g.settle()
 	slices.Sort(g.latencies)
 	return openLoopReport{
 		Requests: len(g.latencies), Errors: g.errors, Detail: g.detail,
-		Rate: float64(len(g.latencies)-g.unsent) / length.Seconds(),
+		Rate: float64(len(g.latencies)-g.unsent) / time.Duration(g.length).Seconds(),
 		P50:  percentile(g.latencies, 0.50), P99: percentile(g.latencies, 0.99), P999: percentile(g.latencies, 0.999),
 	}
 }

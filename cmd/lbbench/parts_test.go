@@ -4,13 +4,14 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
+	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -105,7 +106,7 @@ func TestOpenLoopSeesStalls(t *testing.T) {
 		_, _ = w.Write([]byte("ok"))
 	}))
 	defer server.Close()
-	r := runLoop(t, server.Listener.Addr().String(), "-rate", "500", "-time", "1s", "-connections", "2")
+	r := runLoop(t, openLoopOrder{server.Listener.Addr().String(), 500, time.Second, 2})
 	if r.Errors > 0 {
 		t.Fatalf("got %d errors: %s", r.Errors, r.Detail)
 	}
@@ -117,23 +118,45 @@ func TestOpenLoopSeesStalls(t *testing.T) {
 func TestOpenLoopCountsErrors(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	r := runLoop(t, server.Listener.Addr().String(), "-rate", "100", "-time", "300ms", "-connections", "4")
+	r := runLoop(t, openLoopOrder{server.Listener.Addr().String(), 100, 300 * time.Millisecond, 4})
 	if r.Errors != 4 || !strings.Contains(r.Detail, "404") {
 		t.Errorf("got %+v, want an error for each connection", r)
 	}
 }
 
-func runLoop(t *testing.T, address string, flags ...string) openLoopReport {
+func runLoop(t *testing.T, o openLoopOrder) openLoopReport {
 	t.Helper()
-	var out bytes.Buffer
-	if err := runOpenLoop(append([]string{"-address", address}, flags...), &out); err != nil {
+	s := newBackendServer()
+	if err := s.listen(0); err != nil {
 		t.Fatal(err)
 	}
+	defer syscall.Close(s.epoll)
+	defer syscall.Close(s.listener)
+	name, err := syscall.Getsockname(s.listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	b := &bench{address: fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)}
 	var r openLoopReport
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-		t.Fatal(err)
+	go func() {
+		r, err = b.openLoop(t.Context(), o)
+		close(done)
+		http.DefaultClient.CloseIdleConnections() // ends the last turn
+	}()
+	for {
+		select {
+		case <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		default:
+			if err := s.turn(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	return r
 }
 
 func TestReverseProxyForwards(t *testing.T) {
