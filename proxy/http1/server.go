@@ -60,6 +60,7 @@ type Server struct {
 	stopped  chan struct{}
 	once     sync.Once
 	sweeping sync.WaitGroup
+	resting  *restingPlace
 	serving  sync.WaitGroup // sessions
 	notices  map[Rejection]*notice
 
@@ -82,6 +83,8 @@ func NewServer(config Config) *Server {
 		notices:   map[Rejection]*notice{RejectedPreface: {}, RejectedConnections: {}, RejectedClient: {}},
 	}
 	s.setDate(time.Now())
+	s.resting = newRestingPlace()
+	s.sweeping.Go(s.resting.watch)
 	s.sweeping.Go(s.sweepLoop)
 	return s
 }
@@ -202,7 +205,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		err = s.cut()
 		<-over
 	}
-	s.once.Do(func() { close(s.stopped) })
+	s.once.Do(func() {
+		close(s.stopped)
+		s.resting.close()
+	})
 	s.sweeping.Wait()
 	return err
 }

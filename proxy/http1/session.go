@@ -42,7 +42,7 @@ type session struct {
 	client  []byte             // the same in words
 	scheme  []byte
 
-	rested bool                  // the goroutine is a new one
+	rested bool                  // since the last request
 	fd     uintptr               // of conn, within serveStep
 	step   func(fd uintptr) bool // serveStep, made once
 	ending ending
@@ -75,7 +75,7 @@ type ending uint8
 
 const (
 	going   ending = iota // another request may follow
-	rests                 // it goes on in another goroutine
+	rests                 // it goes on once something comes, in another goroutine
 	closed                // close it
 	lingers               // close it once the client has what was sent
 	aborted               // close it so that nothing seems to have ended
@@ -102,8 +102,7 @@ func (s *session) serve() {
 		s.rest()
 		return
 	}
-	s.end()
-	s.server.leave(s)
+	s.finish()
 }
 
 // serveInline serves requests from within one wait for the connection, which saves
@@ -121,11 +120,26 @@ func (s *session) serveInline() {
 	}
 }
 
-// rest goes on in a new goroutine, whose stack is small.
+// rest leaves the connection to the resting place, from which another goroutine goes
+// on with it.
 func (s *session) rest() {
 	s.wake()
 	s.ending, s.rested = going, true
-	go s.serve()
+	place := s.server.resting
+	switch {
+	case !s.idle():
+		s.finish()
+	case !place.enter(s):
+		go s.serve() // its stack is small again, at least
+	case s.watch.hasExpired() && place.leave(s): // the sweeper came before we were there
+		s.finish()
+	}
+}
+
+// finish closes the connection, and the session is over.
+func (s *session) finish() {
+	s.end()
+	s.server.leave(s)
 }
 
 // wake takes back what the sweeper does to end a wait.

@@ -17,7 +17,7 @@ const (
 )
 
 // restAfter is how long a connection is idle before its goroutine, whose stack has
-// grown with the requests, is replaced by a new one.
+// grown with the requests, ends.
 const restAfter = time.Second
 
 // past is a deadline that ends what is waited for.
@@ -90,12 +90,15 @@ func (s *session) abandoned(now, until int64) bool {
 
 // stop ends what the session waits for, in a phase that has expired.
 func (s *session) stop(p phase) {
-	if p != exchanged {
+	switch {
+	case p == exchanged:
+		s.stopBackend()
+		s.conn.SetWriteDeadline(past)
+	case p == rested && s.server.resting.leave(s):
+		go s.finish()
+	default:
 		s.conn.SetReadDeadline(past)
-		return
 	}
-	s.stopBackend()
-	s.conn.SetWriteDeadline(past)
 }
 
 // stopBackend ends what the session waits for at a backend.

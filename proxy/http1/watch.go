@@ -13,8 +13,8 @@ type phase int64
 const (
 	untimed   phase = iota // something else bounds what is done
 	idling                 // between requests
-	resting                // the same, in a goroutine that is to be replaced by a new one
-	rested                 // the same, in the new one
+	resting                // the same, for so long that the goroutine is to end
+	rested                 // the same, after that
 	heading                // in the middle of a head
 	exchanged              // in an exchange, which must make progress
 	expired                // the sweeper found that nothing happened in time
