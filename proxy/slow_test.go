@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/metrics"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,6 +58,9 @@ func testSlow(t *testing.T, kind slowKind, count int) {
 	eventually(t, "others are served", func() bool { return asking.served.Load() > 10 })
 	eventually(t, "they have their connections", func() bool { return counts.get("connections http") == others })
 	before := memoryInUse()
+	asking.latencies() // while everything was made ready
+	<-time.After(slowLimit)
+	alone := asking.latencies()
 
 	began := time.Now()
 	conns := make([]net.Conn, count)
@@ -69,6 +73,7 @@ func testSlow(t *testing.T, kind slowKind, count int) {
 	go trickle(conns, kind.trickle, ended)
 	defer close(ended)
 	eventually(t, "all slow ones are there", func() bool { return counts.get("connections http") == others+count })
+	asking.latencies() // while so many connections were opened
 	if cost := (max(memoryInUse(), before) - before) / uint64(count); cost > kind.memory {
 		t.Errorf("one costs %d bytes, want %d at most", cost, kind.memory)
 	} else {
@@ -76,6 +81,7 @@ func testSlow(t *testing.T, kind slowKind, count int) {
 	}
 	eventually(t, "all slow ones are gone", func() bool { return counts.get("connections http") <= others })
 	first, last := time.Since(began), time.Since(opened)
+	t.Logf("p99 of others: %s before, %s meanwhile", p99(alone), p99(asking.latencies()))
 	t.Logf("the last was closed %s after it was opened", last.Round(time.Millisecond))
 	// How late is for the long form to say, on a machine with nothing else to do.
 	if *long && last > slowLimit+time.Second || first < slowLimit-2*tickOfServer {
@@ -129,17 +135,19 @@ func dialNarrow(t *testing.T, url string) net.Conn {
 	return conn
 }
 
-// trickle sends a little on all connections several times a second. It reads nothing.
+// trickle sends a little on all connections several times a second, on some at a time,
+// so that others are not kept waiting by the clients. It reads nothing.
 func trickle(conns []net.Conn, text string, ended <-chan struct{}) {
-	ticker := time.NewTicker(slowLimit / 8)
+	const some = 20
+	ticker := time.NewTicker(slowLimit / 8 * some / time.Duration(len(conns)))
 	defer ticker.Stop()
-	for text != "" {
+	for next := 0; text != ""; next = (next + some) % len(conns) {
 		select {
 		case <-ended:
 			return
 		case <-ticker.C:
 		}
-		for _, conn := range conns {
+		for _, conn := range conns[next : next+some] {
 			conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
 			io.WriteString(conn, text)
 		}
@@ -155,8 +163,13 @@ func memoryInUse() uint64 {
 	return samples[0].Value.Uint64() + samples[1].Value.Uint64()
 }
 
-// others is how many clients there are besides, which send one request after the other.
-const others = 4
+// others is how many clients there are besides, which send one request after the other,
+// with a pause, because what is to be seen is how long they wait for the slow ones and
+// not for each other.
+const (
+	others      = 4
+	othersPause = 2 * time.Millisecond
+)
 
 // asking is those clients.
 type asking struct {
@@ -164,6 +177,26 @@ type asking struct {
 	cause          atomic.Value
 	running        sync.WaitGroup
 	ended          atomic.Bool
+
+	mu   sync.Mutex
+	took []time.Duration
+}
+
+// latencies gives how long the requests took since the last call.
+func (a *asking) latencies() []time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	took := a.took
+	a.took = nil
+	return took
+}
+
+func p99(took []time.Duration) time.Duration {
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return took[len(took)*99/100]
 }
 
 func askOnAndOn(t *testing.T, url string) *asking {
@@ -172,6 +205,8 @@ func askOnAndOn(t *testing.T, url string) *asking {
 	for range others {
 		a.running.Go(func() {
 			for !a.ended.Load() {
+				<-time.After(othersPause)
+				began := time.Now()
 				code, _, err := get(c, url)
 				if err != nil || code != http.StatusOK {
 					a.cause.Store(fmt.Sprint(code, err))
@@ -179,6 +214,9 @@ func askOnAndOn(t *testing.T, url string) *asking {
 					continue
 				}
 				a.served.Add(1)
+				a.mu.Lock()
+				a.took = append(a.took, time.Since(began))
+				a.mu.Unlock()
 			}
 		})
 	}
