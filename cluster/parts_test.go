@@ -276,3 +276,30 @@ func TestDialGivesUp(t *testing.T) {
 		t.Error("a dial to a silent node goes on")
 	}
 }
+
+// After all nodes were killed at once, what each has kept may be the same and lack
+// what was acknowledged last.
+func TestKeptViewsAgreeOnNothing(t *testing.T) {
+	fresh, kept := ViewStatus{Index: 7, Digest: "d"}, ViewStatus{Index: 7, Digest: "d", Stale: true}
+	other := ViewStatus{Index: 8, Digest: "e"}
+	tests := []struct {
+		name  string
+		views []ViewStatus
+		want  bool
+	}{
+		{"one view", []ViewStatus{fresh, fresh, fresh}, true},
+		{"two views", []ViewStatus{fresh, fresh, other}, false},
+		{"all kept", []ViewStatus{kept, kept, kept}, false},
+		{"one kept", []ViewStatus{fresh, kept, fresh}, false},
+	}
+	for _, test := range tests {
+		s := Status{Leader: "a", Quorum: 2}
+		for _, view := range test.views {
+			s.Nodes = append(s.Nodes, NodeStatus{State: Alive, Voter: true, Report: Report{View: view}})
+		}
+		s.conclude()
+		if s.Agreement != test.want || s.Healthy != test.want {
+			t.Errorf("%s: got agreement %v, healthy %v; want %v", test.name, s.Agreement, s.Healthy, test.want)
+		}
+	}
+}

@@ -98,9 +98,12 @@ func (c *Cluster) fill(n *NodeStatus, answers map[string]Report, commit uint64) 
 	}
 }
 
-// conclude draws from the nodes what is said of the whole.
+// conclude draws from the nodes what is said of the whole. Views that nodes have kept
+// from before they were started agree on nothing, though they be the same: what was
+// acknowledged last may be in none of them.
 func (s *Status) conclude() {
 	digests, voting, all := map[string]bool{}, 0, true
+	unsettled := func(n NodeStatus) bool { return n.State == Suspect || n.State == Alive && n.View.Stale }
 	for _, n := range s.Nodes {
 		if n.State == Alive {
 			digests[n.View.Digest] = true
@@ -110,7 +113,7 @@ func (s *Status) conclude() {
 		}
 		all = all && (n.State == Alive || n.State == Left && !n.Voter)
 	}
-	s.Agreement = len(digests) == 1 && !slices.ContainsFunc(s.Nodes, func(n NodeStatus) bool { return n.State == Suspect })
+	s.Agreement = len(digests) == 1 && !slices.ContainsFunc(s.Nodes, unsettled)
 	s.FailureTolerance = max(0, voting-s.Quorum)
 	s.Healthy = s.Leader != "" && s.Agreement && all && s.Degraded == ""
 	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })

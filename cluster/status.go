@@ -27,7 +27,8 @@ type Status struct {
 	Quorum int
 	// FailureTolerance is how many more voters may die before writes stop.
 	FailureTolerance int
-	// Agreement is true when every alive node serves a view of one digest.
+	// Agreement is true when every alive node serves a view of one digest, which it did not
+	// only keep from before it was started.
 	Agreement bool
 	// Healthy is true when there is a leader, every node is alive and all agree.
 	Healthy bool

@@ -31,7 +31,7 @@ func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollecto
 		backendInFlight: desc("backend_in_flight", "Requests that this node has under way at the backend.", "pool", "backend"),
 		viewIndex:       desc("view_index", "Index of the view that this node serves."),
 		members:         desc("cluster_members", "Nodes by how this node sees them.", "status"),
-		agreement:       desc("cluster_agreement", "1 if every alive node serves a view of one digest."),
+		agreement:       desc("cluster_agreement", "1 if every alive node serves a view of one digest, which is not stale."),
 		tolerance:       desc("failure_tolerance", "How many more voters may die before writes stop."),
 		isLeader:        desc("raft_is_leader", "1 if this node is the leader."),
 		term:            desc("raft_term", "Current term."),

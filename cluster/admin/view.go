@@ -19,7 +19,8 @@ type ClusterView struct {
 	// Warnings are sentences on what is not as it should be although the cluster
 	// works.
 	Warnings []string `json:"warnings,omitempty"`
-	// Agreement is true when every alive node serves a view of one digest.
+	// Agreement is true when every alive node serves a view of one digest, which it did not
+	// only keep from before it was started.
 	Agreement   bool   `json:"agreement"`
 	Leader      string `json:"leader"`
 	Term        uint64 `json:"term"`

@@ -93,7 +93,7 @@ func (j *journal) verify(t *testing.T, nodes []*lb) string {
 		missing := slices.DeleteFunc(slices.Clone(j.acked), func(p string) bool { return has[p] })
 		extra := slices.DeleteFunc(slices.Clone(j.refused), func(p string) bool { return !has[p] })
 		if len(missing) > 0 {
-			t.Errorf("%s: %d acknowledged writes are lost, the first is %s", n.name, len(missing), missing[0])
+			t.Errorf("%s: %d acknowledged writes are lost, the first is %s; it shows %+v", n.name, len(missing), missing[0], own(n.view()).View)
 		}
 		if len(extra) > 0 {
 			t.Errorf("%s: %d writes took effect although they were refused, the first is %s", n.name, len(extra), extra[0])
