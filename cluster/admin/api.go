@@ -14,6 +14,7 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 type Pool struct {
 	Name        string      `json:"name"`
 	Strategy    string      `json:"strategy"`
+	HashOn      string      `json:"hash_on,omitempty"` // left out where it is the client
 	HealthCheck HealthCheck `json:"health_check"`
 	Timeouts    Timeouts    `json:"timeouts"`
 	Limits      Limits      `json:"limits"`
@@ -28,6 +29,7 @@ type Pool struct {
 type PoolSpec struct {
 	Name          string        `json:"name,omitempty"`
 	Strategy      string        `json:"strategy,omitempty"`
+	HashOn        string        `json:"hash_on,omitempty"` // client takes it away
 	HealthCheck   HealthCheck   `json:"health_check,omitzero"`
 	Timeouts      Timeouts      `json:"timeouts,omitzero"`
 	Limits        Limits        `json:"limits,omitzero"`
@@ -110,6 +112,7 @@ func newPool(p *state.Pool, seen observed) Pool {
 	return Pool{
 		Name:          p.Name,
 		Strategy:      p.Strategy,
+		HashOn:        p.HashOn,
 		HealthCheck:   HealthCheck(p.HealthCheck),
 		Timeouts:      Timeouts(p.Timeouts),
 		Limits:        Limits(p.Limits),

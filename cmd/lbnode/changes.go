@@ -55,6 +55,9 @@ func describePool(p *state.Pool) string {
 	h := p.HealthCheck
 	all := fmt.Sprintf("%s, %s, check %s %s every %s within %s, rise %d, fall %d, timeouts connect %s, request %s",
 		p.Strategy, p.WhenAllDown, h.Type, h.Path, h.Interval, h.Timeout, h.Rise, h.Fall, p.Timeouts.Connect, p.Timeouts.Request)
+	if p.HashOn != "" {
+		all += ", hash on " + p.HashOn
+	}
 	if p.Timeouts.Try > 0 {
 		all += fmt.Sprintf(", try %s", p.Timeouts.Try)
 	}
