@@ -12,6 +12,9 @@ type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
 	strategy balance.Strategy
+	observer balance.Observer // the strategy, if it is one; nil if not
+	counter  balance.Counter  // the same
+	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
 }
 
@@ -45,6 +48,11 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 		made.strategy = old.strategy
 	} else {
 		made.strategy = p.newStrategy(spec)
+	}
+	made.observer, _ = made.strategy.(balance.Observer)
+	made.counter, _ = made.strategy.(balance.Counter)
+	if spec.Strategy == state.Hash {
+		made.key = newKeyer(spec.HashOn)
 	}
 	for i := range spec.Backends {
 		made.targets = append(made.targets, p.target(made, &spec.Backends[i]))

@@ -76,6 +76,8 @@ type Patience struct {
 	// Other gives that backend; nil if there is none to send it to. It is called once at
 	// most.
 	Other func() *Backend
+	// FirstByte has Account.FirstByte kept, whatever Config.Times says.
+	FirstByte bool
 }
 
 // Method is such as GET. It is in the letters that the client wrote.
