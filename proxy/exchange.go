@@ -20,6 +20,8 @@ type exchange struct {
 	recorder Recorder
 	method   string
 	key      uint64 // that the pool's strategy picks by
+	sticky   *sticky
+	cookie   []byte // that came for sticky
 
 	tried []*balance.Target // in order; the last one is the current one
 	room  [maxAttempts]*balance.Target
@@ -38,6 +40,12 @@ func (e *exchange) first(now time.Time) *balance.Target {
 	e.pool.budget.deposit()
 	if e.pool.key != nil {
 		e.key = e.pool.key(e.x)
+	}
+	if e.sticky = e.pool.sticky.Load(); e.sticky != nil {
+		e.cookie = e.x.Cookie(e.sticky.name)
+		if target := e.sticky.home(e.cookie); target != nil {
+			return e.begin(target, now)
+		}
 	}
 	return e.begin(e.pool.strategy.Pick(e.key, nil), now)
 }
@@ -89,6 +97,7 @@ func (e *exchange) patience() http1.Patience {
 		Try:       time.Duration(timeouts.Request),
 		Progress:  time.Duration(timeouts.Request),
 		FirstByte: e.pool.observer != nil,
+		Fields:    e.fields(),
 	}
 	if len(e.tried) == maxAttempts || !idempotent(e.method) || !e.x.Whole() {
 		return patience
@@ -104,15 +113,15 @@ func (e *exchange) patience() http1.Patience {
 
 // hedge begins an attempt beside the current one, which has not answered for a while. A
 // trial is not for it: that must be seen to its end.
-func (e *exchange) hedge() *http1.Backend {
+func (e *exchange) hedge() (*http1.Backend, string) {
 	target := e.pool.strategy.Pick(e.key, e.tried)
 	if target == nil || target.Trial.Load() != balance.NoTrial || !e.pool.budget.withdraw(time.Now()) {
-		return nil
+		return nil, ""
 	}
 	e.recorder.Retry(e.pool.spec.Name, "hedge")
 	e.slow, e.ahead = e.began, e.queue
 	e.begin(target, time.Now())
-	return target.Via.(*http1.Backend)
+	return target.Via.(*http1.Backend), e.fields()
 }
 
 // answerer ends the attempt that was given up, if two were under way, and gives the

@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"sync/atomic"
+
 	"lbnode/proxy/balance"
 	"lbnode/proxy/http1"
 	"lbnode/state"
 )
 
-// pool is a pool made ready for requests. It is immutable but for what the
+// pool is a pool made ready for requests. It is immutable but for sticky, and what the
 // strategy and the budget hold, which outlive it.
 type pool struct {
 	spec     *state.Pool
@@ -16,6 +18,7 @@ type pool struct {
 	counter  balance.Counter  // the same
 	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
+	sticky   atomic.Pointer[sticky] // nil if clients are not kept anywhere
 }
 
 // finding is what this node has found out about one backend at one address.
@@ -57,6 +60,7 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	for i := range spec.Backends {
 		made.targets = append(made.targets, p.target(made, &spec.Backends[i]))
 	}
+	made.sticky.Store(newSticky(made, p.cookieKeys))
 	p.refresh(made)
 	return made
 }
@@ -128,8 +132,14 @@ func (p *Proxy) forget(old *table) {
 	}
 }
 
-// refresh tells the strategy which targets are eligible now. Proxy.mu is held.
-func (p *Proxy) refresh(pool *pool) { pool.strategy.Update(p.eligible(pool)) }
+// refresh tells the strategy which targets are eligible now, and those that keep clients
+// whether they may. Proxy.mu is held.
+func (p *Proxy) refresh(pool *pool) {
+	pool.strategy.Update(p.eligible(pool))
+	if s := pool.sticky.Load(); s != nil {
+		p.refreshSticky(pool, s)
+	}
+}
 
 // eligible gives the targets that may get new requests: those the operator wants,
 // that are healthy and that this node can reach. If it can reach none, it tries

@@ -106,6 +106,7 @@ type Pool struct {
 	HealthCheck HealthCheck `json:"health_check"`
 	Timeouts    Timeouts    `json:"timeouts"`
 	Limits      Limits      `json:"limits,omitzero"`
+	Sticky      Sticky      `json:"sticky,omitzero"`
 	WhenAllDown string      `json:"when_all_down"`
 	// ProxyProtocol is the version of the PROXY protocol, ProxyV1 or ProxyV2, in which
 	// backends are told of the client; none if it is empty. In a change, ProxyNone takes
@@ -168,6 +169,24 @@ type Limits struct {
 // NoLimit takes a limit away.
 const NoLimit = -1
 
+// Sticky keeps a client at the backend that has answered it first, by a cookie. Zero is
+// not at all.
+type Sticky struct {
+	// Cookie is its name. In a change, StickyNone takes it away, and the rest with it.
+	Cookie string `json:"cookie,omitempty"`
+	// Drain says what becomes of clients whose backend is drained: StickyStay, which is
+	// meant if it is empty, or StickyMove.
+	Drain string `json:"drain,omitempty"`
+}
+
+// The words of Sticky: no cookie; clients stay at a backend that is drained until they
+// go, or move to another with their next request.
+const (
+	StickyNone = "none"
+	StickyStay = "stay"
+	StickyMove = "move"
+)
+
 // Backend is one server that answers requests. ID, Health and Since belong to
 // the cluster, the rest to the operator.
 type Backend struct {
@@ -229,6 +248,7 @@ func (p Pool) withDefaults() Pool {
 	p.HealthCheck = p.HealthCheck.over(DefaultHealthCheck())
 	p.Timeouts = p.Timeouts.over(DefaultTimeouts())
 	p.Limits = p.Limits.over(Limits{})
+	p.Sticky = p.Sticky.over(Sticky{})
 	p.ProxyProtocol = proxyProtocol(p.ProxyProtocol, "")
 	p.HashOn = p.hashOn("")
 	return p
@@ -243,6 +263,7 @@ func (p Pool) over(old Pool) Pool {
 	old.HealthCheck = p.HealthCheck.over(old.HealthCheck)
 	old.Timeouts = p.Timeouts.over(old.Timeouts)
 	old.Limits = p.Limits.over(old.Limits)
+	old.Sticky = p.Sticky.over(old.Sticky)
 	old.ProxyProtocol = proxyProtocol(p.ProxyProtocol, old.ProxyProtocol)
 	return old
 }
@@ -274,6 +295,17 @@ func (l Limits) over(old Limits) Limits {
 		Failures:    limit(l.Failures, old.Failures),
 		Open:        either(l.Open, old.Open),
 	}
+}
+
+func (s Sticky) over(old Sticky) Sticky {
+	s = Sticky{Cookie: either(s.Cookie, old.Cookie), Drain: either(s.Drain, old.Drain)}
+	if s.Cookie == StickyNone {
+		return Sticky{}
+	}
+	if s.Drain == StickyStay {
+		s.Drain = ""
+	}
+	return s
 }
 
 // limit gives the limit that is left of old by a change.

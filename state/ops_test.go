@@ -428,6 +428,20 @@ func TestHashOnStaysUntilItIsTakenAway(t *testing.T) {
 	}
 }
 
+func TestStickyStaysUntilItIsTakenAway(t *testing.T) {
+	r := newFixture(t)
+	for _, step := range []struct{ give, want Sticky }{
+		{Sticky{}, Sticky{}}, {Sticky{Cookie: "a"}, Sticky{Cookie: "a"}}, {Sticky{Drain: StickyMove}, Sticky{"a", StickyMove}},
+		{Sticky{Cookie: "b"}, Sticky{"b", StickyMove}}, {Sticky{Drain: StickyStay}, Sticky{Cookie: "b"}},
+		{Sticky{Drain: StickyMove}, Sticky{"b", StickyMove}}, {Sticky{Cookie: StickyNone}, Sticky{}}, {Sticky{Cookie: "c", Drain: StickyStay}, Sticky{Cookie: "c"}},
+	} {
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Sticky: step.give}})
+		if got := r.View().Pool("web").Sticky; got != step.want {
+			t.Errorf("after %+v: got %+v, want %+v", step.give, got, step.want)
+		}
+	}
+}
+
 func TestLimitsStayUntilTheyAreTakenAway(t *testing.T) {
 	r := newFixture(t)
 	for _, step := range []struct{ give, want Limits }{

@@ -69,7 +69,22 @@ func (p *Pool) validate() *Error {
 	default:
 		return invalid("proxy_protocol", "must be %s, %s or %s, not %q", ProxyV1, ProxyV2, ProxyNone, p.ProxyProtocol)
 	}
+	if err := p.Sticky.validate(); err != nil {
+		return err
+	}
 	return p.Limits.validate()
+}
+
+func (s *Sticky) validate() *Error {
+	switch {
+	case s.Cookie != "" && !tokenPattern.MatchString(s.Cookie):
+		return invalid("sticky.cookie", "must be %s or a name of at most 128 letters, digits and !#$%%&'*+.^_`|~-, not %q", StickyNone, s.Cookie)
+	case s.Drain != "" && s.Drain != StickyMove:
+		return invalid("sticky.drain", "must be %s or %s, not %q", StickyStay, StickyMove, s.Drain)
+	case s.Drain != "" && s.Cookie == "":
+		return invalid("sticky.drain", "must be left out without sticky.cookie: no client is kept anywhere")
+	}
+	return nil
 }
 
 // strategies are those that there are.

@@ -57,7 +57,7 @@ func (c *content) version() int {
 
 // version is the lowest in which a pool can be written.
 func (p *Pool) version() int {
-	if p.HashOn != "" || p.Strategy != RoundRobin && slices.Contains(strategies, p.Strategy) {
+	if p.HashOn != "" || p.Sticky != (Sticky{}) || p.Strategy != RoundRobin && slices.Contains(strategies, p.Strategy) {
 		return 4
 	}
 	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 || p.Timeouts.Hedge != 0 || p.ProxyProtocol != "" {

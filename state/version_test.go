@@ -178,6 +178,8 @@ func TestStrategiesNeedVersion4(t *testing.T) {
 		{&CreatePool{Pool: Pool{Name: "web", Strategy: LeastTime}}, 4},
 		{&UpdatePool{Pool: Pool{Name: "web", Strategy: Hash}}, 4},
 		{&UpdatePool{Pool: Pool{Name: "web", HashOn: HashClient}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Sticky: Sticky{Cookie: StickyNone}}}, 4},
+		{&CreatePool{Pool: Pool{Name: "web", Sticky: Sticky{Cookie: "lb"}}}, 4},
 		{&Replace{Pools: []Pool{{Name: "web", Strategy: Random}}}, 4},
 		{&content{Pools: []*Pool{{Name: "api"}, {Name: "web", Strategy: P2C}}}, 4},
 	} {

@@ -18,6 +18,7 @@ type Pool struct {
 	HealthCheck HealthCheck `json:"health_check"`
 	Timeouts    Timeouts    `json:"timeouts"`
 	Limits      Limits      `json:"limits"`
+	Sticky      Sticky      `json:"sticky"`
 	WhenAllDown string      `json:"when_all_down"`
 	// ProxyProtocol is left out where there is none.
 	ProxyProtocol string    `json:"proxy_protocol,omitempty"`
@@ -33,6 +34,7 @@ type PoolSpec struct {
 	HealthCheck   HealthCheck   `json:"health_check,omitzero"`
 	Timeouts      Timeouts      `json:"timeouts,omitzero"`
 	Limits        Limits        `json:"limits,omitzero"`
+	Sticky        Sticky        `json:"sticky,omitzero"`
 	WhenAllDown   string        `json:"when_all_down,omitempty"`
 	ProxyProtocol string        `json:"proxy_protocol,omitempty"` // none takes it away
 	Backends      []BackendSpec `json:"backends,omitempty"`       // on creation only
@@ -62,6 +64,13 @@ type Limits struct {
 	Pending     int            `json:"pending,omitempty"`
 	Failures    int            `json:"failures,omitempty"`
 	Open        state.Duration `json:"open,omitzero"`
+}
+
+// Sticky is [state.Sticky]. Nothing is there where clients are not kept anywhere; the
+// cookie none takes it away.
+type Sticky struct {
+	Cookie string `json:"cookie,omitempty"`
+	Drain  string `json:"drain,omitempty"`
 }
 
 // Backend is a backend as /v1 shows it.
@@ -116,6 +125,7 @@ func newPool(p *state.Pool, seen observed) Pool {
 		HealthCheck:   HealthCheck(p.HealthCheck),
 		Timeouts:      Timeouts(p.Timeouts),
 		Limits:        Limits(p.Limits),
+		Sticky:        Sticky(p.Sticky),
 		WhenAllDown:   p.WhenAllDown,
 		ProxyProtocol: p.ProxyProtocol,
 		Backends:      newBackends(p, seen),

@@ -24,6 +24,7 @@ func (p PoolSpec) pool() (state.Pool, error) {
 		HealthCheck:   state.HealthCheck(p.HealthCheck),
 		Timeouts:      state.Timeouts(p.Timeouts),
 		Limits:        state.Limits(p.Limits),
+		Sticky:        state.Sticky(p.Sticky),
 		WhenAllDown:   p.WhenAllDown,
 		ProxyProtocol: p.ProxyProtocol,
 	}

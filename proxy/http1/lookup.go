@@ -11,6 +11,10 @@ func (x *Exchange) Query() []byte {
 	return x.head[r.path.to+1 : r.rest.to]
 }
 
+// Secure says whether the client came by TLS, as far as is known: to this server, or to a
+// trusted one before it.
+func (x *Exchange) Secure() bool { return equalFold(x.kept(forwardedProto, x.session.scheme), "https") }
+
 // Field is the value of the first field of that name, which is given in lower case; empty
 // if there is none.
 func (x *Exchange) Field(name string) []byte {
