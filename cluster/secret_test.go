@@ -121,7 +121,9 @@ func TestCookieKeys(t *testing.T) {
 	if bytes.Equal(c.cookies, c.gossip) || bytes.Contains(c.cookies, testSecrets('a')[0]) || len(c.cookies) != 32 {
 		t.Error("the key for cookies is one for something else")
 	}
-	open := func(id string) [][]byte { return (&Cluster{id: &identity{data: identityFile{ClusterID: id}}}).CookieKeys() }
+	open := func(id string) [][]byte {
+		return (&Cluster{id: &identity{data: identityFile{ClusterID: id}}}).CookieKeys()
+	}
 	if got := open(""); got != nil {
 		t.Errorf("got keys %x without a cluster, want none", got)
 	}

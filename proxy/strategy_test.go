@@ -183,6 +183,7 @@ func TestStrategyChangesUnderWay(t *testing.T) {
 		p.SetView(viewOf(nil, balanced(spec[0], spec[1], slow.backend(), fast.backend())))
 	}
 	for range 20 {
+		eventually(t, "one request is in flight", func() bool { return inFlight(p) == 1 })
 		if got := mustGet(t, client(t), url, http.StatusOK); got != "fast" {
 			t.Errorf("got an answer of %s, want all of the one that has nothing to do", got)
 		}

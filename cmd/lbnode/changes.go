@@ -67,7 +67,7 @@ func describePool(p *state.Pool) string {
 	if l := p.Limits; l != (state.Limits{}) {
 		all += fmt.Sprintf(", limits connections %d, pending %d, failures %d, open %s", l.Connections, l.Pending, l.Failures, l.Open)
 	}
-	if p.Sticky.Cookie != "" {
+	if p.Sticky != (state.Sticky{}) {
 		all += fmt.Sprintf(", sticky by the cookie %s, drain %s", p.Sticky.Cookie, cmp.Or(p.Sticky.Drain, state.StickyStay))
 	}
 	if p.ProxyProtocol != "" {
