@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // crowd is a pool with attempts under way, which it begins and ends as the data plane
@@ -244,6 +245,13 @@ func TestWhatWasLearnedSurvives(t *testing.T) {
 				t.Errorf("got picks %v of a new strategy, want all for the target that was known to be fast", got)
 			}
 		})
+	}
+}
+
+// Two backends in one cache line would slow each other's requests down.
+func TestLocalFillsACacheLine(t *testing.T) {
+	if got := unsafe.Sizeof(Local{}); got != 64 {
+		t.Errorf("got %d bytes, want 64", got)
 	}
 }
 
