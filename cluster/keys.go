@@ -236,6 +236,27 @@ func (c *peerConn) Close() error {
 	return c.Conn.Close()
 }
 
+// CookieKeys are the keys that the cluster's nodes sign clients' cookies with: the first
+// is for signing, all are accepted. They come from the secrets, or else from the cluster's
+// id, which is no secret; there are none before the cluster has one.
+func (c *Cluster) CookieKeys() (all [][]byte) {
+	if c.keys != nil {
+		for _, credential := range c.keys.current() {
+			all = append(all, credential.cookies)
+		}
+		return all
+	}
+	id := c.id.clusterID()
+	if id == "" {
+		return nil
+	}
+	key, err := derive([]byte(id), forCookies)
+	if err != nil { // it has any number of bytes, and 32 can always be derived
+		panic("cluster: cannot derive a key from the cluster's id: " + err.Error())
+	}
+	return [][]byte{key}
+}
+
 // openKeys takes the secrets of the configuration.
 func (c *Cluster) openKeys() (err error) {
 	if c.keys, err = newKeys(c.cfg.Secrets, c.id.nodeID(), c.library); err != nil {

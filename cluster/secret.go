@@ -67,12 +67,16 @@ func derive(secret []byte, purpose string) ([]byte, error) {
 	return hkdf.Key(sha256.New, secret, nil, "lbnode "+purpose, 32)
 }
 
+// forCookies is the purpose of keys that cookies are signed with.
+const forCookies = "cookies"
+
 // credential is what a node makes of one secret.
 type credential struct {
 	// fingerprint tells secrets apart in logs and in /cluster. It gives nothing of
 	// the secret away.
 	fingerprint string
 	gossip      []byte // the gossip's AES-256 key
+	cookies     []byte // the key that cookies are signed with
 	public      ed25519.PublicKey
 	certificate tls.Certificate
 }
@@ -84,8 +88,8 @@ func newCredential(secret []byte, nodeID string) (credential, error) {
 	if len(secret) != secretBytes {
 		return credential{}, fmt.Errorf("a secret has %d bytes, not %d", secretBytes, len(secret))
 	}
-	var derived [3][]byte
-	for i, purpose := range []string{"gossip", "node tls", "fingerprint"} {
+	var derived [4][]byte
+	for i, purpose := range []string{"gossip", "node tls", "fingerprint", forCookies} {
 		var err error
 		if derived[i], err = derive(secret, purpose); err != nil {
 			return credential{}, fmt.Errorf("cannot derive a key from the secret: %w", err)
@@ -96,6 +100,7 @@ func newCredential(secret []byte, nodeID string) (credential, error) {
 	return credential{
 		fingerprint: hex.EncodeToString(derived[2][:4]),
 		gossip:      derived[0],
+		cookies:     derived[3],
 		public:      key.Public().(ed25519.PublicKey),
 		certificate: certificate,
 	}, err

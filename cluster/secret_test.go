@@ -106,3 +106,28 @@ func TestFingerprintsTellSecretsApart(t *testing.T) {
 		t.Errorf("got %v without a secret", none)
 	}
 }
+
+// Cookies must be the same for all nodes, and stay valid while secrets are exchanged.
+func TestCookieKeys(t *testing.T) {
+	of := func(letters ...byte) [][]byte { return (&Cluster{keys: testKeys(t, "n1", letters...)}).CookieKeys() }
+	one, two, both := of('a'), of('b'), of('b', 'a')
+	if len(both) != 2 || !bytes.Equal(both[0], two[0]) || !bytes.Equal(both[1], one[0]) {
+		t.Errorf("got keys %x, want those of the secrets in their order, %x and %x", both, two, one)
+	}
+	if other := (&Cluster{keys: testKeys(t, "n2", 'a')}).CookieKeys(); !bytes.Equal(other[0], one[0]) {
+		t.Error("two nodes with one secret have two keys")
+	}
+	c := testKeys(t, "n1", 'a').current()[0]
+	if bytes.Equal(c.cookies, c.gossip) || bytes.Contains(c.cookies, testSecrets('a')[0]) || len(c.cookies) != 32 {
+		t.Error("the key for cookies is one for something else")
+	}
+	open := func(id string) [][]byte {
+		return (&Cluster{id: &identity{data: identityFile{ClusterID: id}}}).CookieKeys()
+	}
+	if got := open(""); got != nil {
+		t.Errorf("got keys %x without a cluster, want none", got)
+	}
+	if a, b := open("a"), open("b"); len(a) != 1 || bytes.Equal(a[0], b[0]) || !bytes.Equal(a[0], open("a")[0]) {
+		t.Errorf("got keys %x and %x of two clusters, want one of each", a, b)
+	}
+}

@@ -19,11 +19,16 @@ type exchange struct {
 	pool     *pool
 	recorder Recorder
 	method   string
+	key      uint64 // that the pool's strategy picks by
+	sticky   *sticky
+	cookie   []byte // that came for sticky
 
 	tried []*balance.Target // in order; the last one is the current one
 	room  [maxAttempts]*balance.Target
 	began time.Time // of the current attempt
+	queue int64     // how many others its target had then
 	slow  time.Time // when the attempt before began, while both are under way
+	ahead int64     // how many others that one's target had
 	code  int       // of the current attempt's answer, 0 until there is one
 }
 
@@ -33,7 +38,16 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 // first begins the first attempt. It returns nil if no backend is eligible.
 func (e *exchange) first(now time.Time) *balance.Target {
 	e.pool.budget.deposit()
-	return e.begin(e.pool.strategy.Pick(nil), now)
+	if e.pool.key != nil {
+		e.key = e.pool.key(e.x)
+	}
+	if e.sticky = e.pool.sticky.Load(); e.sticky != nil {
+		e.cookie = e.x.Cookie(e.sticky.name)
+		if target := e.sticky.home(e.cookie); target != nil {
+			return e.begin(target, now)
+		}
+	}
+	return e.begin(e.pool.strategy.Pick(e.key, nil), now)
 }
 
 // next begins another attempt after the current one failed with err. It returns
@@ -42,7 +56,7 @@ func (e *exchange) next(err error) *balance.Target {
 	if !e.repeatable(err) || len(e.tried) == maxAttempts {
 		return nil
 	}
-	target := e.pool.strategy.Pick(e.tried)
+	target := e.pool.strategy.Pick(e.key, e.tried)
 	if target == nil || !e.pool.budget.withdraw(time.Now()) {
 		return nil
 	}
@@ -79,7 +93,12 @@ var errOpen = errors.New("the circuit is open")
 // begins its answer, where the request could go to another.
 func (e *exchange) patience() http1.Patience {
 	timeouts := &e.pool.spec.Timeouts
-	patience := http1.Patience{Try: time.Duration(timeouts.Request), Progress: time.Duration(timeouts.Request)}
+	patience := http1.Patience{
+		Try:       time.Duration(timeouts.Request),
+		Progress:  time.Duration(timeouts.Request),
+		FirstByte: e.pool.observer != nil,
+		Fields:    e.fields(),
+	}
 	if len(e.tried) == maxAttempts || !idempotent(e.method) || !e.x.Whole() {
 		return patience
 	}
@@ -94,15 +113,15 @@ func (e *exchange) patience() http1.Patience {
 
 // hedge begins an attempt beside the current one, which has not answered for a while. A
 // trial is not for it: that must be seen to its end.
-func (e *exchange) hedge() *http1.Backend {
-	target := e.pool.strategy.Pick(e.tried)
+func (e *exchange) hedge() (*http1.Backend, string) {
+	target := e.pool.strategy.Pick(e.key, e.tried)
 	if target == nil || target.Trial.Load() != balance.NoTrial || !e.pool.budget.withdraw(time.Now()) {
-		return nil
+		return nil, ""
 	}
 	e.recorder.Retry(e.pool.spec.Name, "hedge")
-	e.slow = e.began
+	e.slow, e.ahead = e.began, e.queue
 	e.begin(target, time.Now())
-	return target.Via.(*http1.Backend)
+	return target.Via.(*http1.Backend), e.fields()
 }
 
 // answerer ends the attempt that was given up, if two were under way, and gives the
@@ -113,9 +132,11 @@ func (e *exchange) answerer() *balance.Target {
 		given := e.slow
 		if !e.x.Hedged() {
 			e.tried[last-1], e.tried[last] = e.tried[last], e.tried[last-1]
-			given, e.began = e.began, e.slow
+			given, e.began, e.queue = e.began, e.slow, e.ahead
+		} else if e.pool.observer != nil { // it would have taken longer still
+			e.pool.observer.Observe(e.tried[last-1], balance.Attempt{Latency: time.Since(given), Queue: e.ahead})
 		}
-		e.tried[last-1].InFlight.Add(-1)
+		e.leave(e.tried[last-1])
 		e.recorder.Attempt(e.pool.spec.Name, e.tried[last-1].Name, 0, time.Since(given))
 		e.slow = time.Time{}
 	}
@@ -136,17 +157,28 @@ func (e *exchange) begin(target *balance.Target, now time.Time) *balance.Target 
 	if target == nil {
 		return nil
 	}
-	target.InFlight.Add(1)
+	e.queue = target.InFlight.Add(1) - 1
+	if e.pool.counter != nil {
+		e.pool.counter.Count(1)
+	}
 	e.tried = append(e.room[:len(e.tried)], target)
 	e.began, e.code = now, 0
 	return target
+}
+
+// leave ends what begin began.
+func (e *exchange) leave(target *balance.Target) {
+	target.InFlight.Add(-1)
+	if e.pool.counter != nil {
+		e.pool.counter.Count(-1)
+	}
 }
 
 // end ends the current attempt, and says when that was.
 func (e *exchange) end() time.Time {
 	now := time.Now()
 	target := e.tried[len(e.tried)-1]
-	target.InFlight.Add(-1)
+	e.leave(target)
 	e.recorder.Attempt(e.pool.spec.Name, target.Name, e.code, now.Sub(e.began))
 	return now
 }

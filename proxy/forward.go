@@ -35,6 +35,7 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 			err = x.Forward(p.ctx, target.Via.(*http1.Backend), e.patience())
 			target = e.answerer()
 			p.settle(pool, target, err)
+			e.observe(target, err)
 		}
 		e.code = x.Status()
 		if err == nil {

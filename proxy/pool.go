@@ -1,18 +1,24 @@
 package proxy
 
 import (
+	"sync/atomic"
+
 	"lbnode/proxy/balance"
 	"lbnode/proxy/http1"
 	"lbnode/state"
 )
 
-// pool is a pool made ready for requests. It is immutable but for what the
+// pool is a pool made ready for requests. It is immutable but for sticky, and what the
 // strategy and the budget hold, which outlive it.
 type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
 	strategy balance.Strategy
+	observer balance.Observer // the strategy, if it is one; nil if not
+	counter  balance.Counter  // the same
+	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
+	sticky   atomic.Pointer[sticky] // nil if clients are not kept anywhere
 }
 
 // finding is what this node has found out about one backend at one address.
@@ -46,9 +52,15 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	} else {
 		made.strategy = p.newStrategy(spec)
 	}
+	made.observer, _ = made.strategy.(balance.Observer)
+	made.counter, _ = made.strategy.(balance.Counter)
+	if spec.Strategy == state.Hash {
+		made.key = newKeyer(spec.HashOn)
+	}
 	for i := range spec.Backends {
 		made.targets = append(made.targets, p.target(made, &spec.Backends[i]))
 	}
+	made.sticky.Store(newSticky(made, p.cookieKeys))
 	p.refresh(made)
 	return made
 }
@@ -120,8 +132,14 @@ func (p *Proxy) forget(old *table) {
 	}
 }
 
-// refresh tells the strategy which targets are eligible now. Proxy.mu is held.
-func (p *Proxy) refresh(pool *pool) { pool.strategy.Update(p.eligible(pool)) }
+// refresh tells the strategy which targets are eligible now, and those that keep clients
+// whether they may. Proxy.mu is held.
+func (p *Proxy) refresh(pool *pool) {
+	pool.strategy.Update(p.eligible(pool))
+	if s := pool.sticky.Load(); s != nil {
+		p.refreshSticky(pool, s)
+	}
+}
 
 // eligible gives the targets that may get new requests: those the operator wants,
 // that are healthy and that this node can reach. If it can reach none, it tries

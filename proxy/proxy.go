@@ -27,6 +27,11 @@ type Config struct {
 	// no traffic from this node until SetReachable says it is back or all of
 	// its pool are unreachable, so Suspect should have it probed.
 	Suspect func(backendID string)
+	// CookieKeys gives the keys by which the cookies of sticky pools are signed, the same
+	// ones on every node: the first is for signing, all are accepted. It is asked at each
+	// change of the view and by RenewCookies, and must not call the proxy. Without keys
+	// there are no cookies.
+	CookieKeys func() [][]byte
 	// Recorder counts what happens. Without it nothing is counted.
 	Recorder Recorder
 	// TrustedProxies are the networks of clients that may say for whom they send a
@@ -95,6 +100,7 @@ type Proxy struct {
 	meter    meter
 
 	mu         sync.Mutex // guards the fields below and all changes to pools
+	cookieKeys [][]byte
 	findings   map[string]*finding
 	autonomous bool
 }
@@ -122,6 +128,7 @@ func New(config Config) *Proxy {
 func (p *Proxy) SetView(v *state.View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.renewCookies()
 	pools := map[string]*pool{}
 	for _, spec := range v.Pools {
 		pools[spec.Name] = p.compile(spec)

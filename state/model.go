@@ -34,8 +34,28 @@ const (
 // while a cluster has no routes.
 const DefaultPool = "default"
 
-// RoundRobin is the default strategy of a pool.
-const RoundRobin = "round_robin"
+// The strategies by which a pool picks its next backend: in turn, the default; at random;
+// that with the fewest requests under way; the better of two drawn at random, by how long
+// they take; the one where the request should be over first; and always the same one for
+// requests that have something in common. All go by weight.
+const (
+	RoundRobin       = "round_robin"
+	Random           = "random"
+	LeastConnections = "least_connections"
+	P2C              = "p2c"
+	LeastTime        = "least_time"
+	Hash             = "hash"
+)
+
+// What Pool.HashOn may begin with. HashHeader, HashCookie and HashQuery have a colon and a
+// name behind them.
+const (
+	HashClient = "client"
+	HashPath   = "path"
+	HashHeader = "header"
+	HashCookie = "cookie"
+	HashQuery  = "query"
+)
 
 // The versions of the PROXY protocol in which a pool's backends can be told of the
 // client, and the word by which a change takes that away. See
@@ -76,11 +96,17 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // and one set of timeouts. In a command, a zero field is one that was not given:
 // creating takes the default for it, updating leaves it as it was.
 type Pool struct {
-	Name        string      `json:"name"`
-	Strategy    string      `json:"strategy"`
+	Name     string `json:"name"`
+	Strategy string `json:"strategy"`
+	// HashOn is what requests have in common that strategy Hash sends to one backend: the
+	// client's address if it is empty, the path, or the value of a header, a cookie or
+	// a query key, such as "cookie:session". In a change, HashClient takes it away, and so
+	// does another strategy.
+	HashOn      string      `json:"hash_on,omitempty"`
 	HealthCheck HealthCheck `json:"health_check"`
 	Timeouts    Timeouts    `json:"timeouts"`
 	Limits      Limits      `json:"limits,omitzero"`
+	Sticky      Sticky      `json:"sticky,omitzero"`
 	WhenAllDown string      `json:"when_all_down"`
 	// ProxyProtocol is the version of the PROXY protocol, ProxyV1 or ProxyV2, in which
 	// backends are told of the client; none if it is empty. In a change, ProxyNone takes
@@ -143,6 +169,24 @@ type Limits struct {
 // NoLimit takes a limit away.
 const NoLimit = -1
 
+// Sticky keeps a client at the backend that has answered it first, by a cookie. Zero is
+// not at all.
+type Sticky struct {
+	// Cookie is its name. In a change, StickyNone takes it away, and the rest with it.
+	Cookie string `json:"cookie,omitempty"`
+	// Drain says what becomes of clients whose backend is drained: StickyStay, which is
+	// meant if it is empty, or StickyMove.
+	Drain string `json:"drain,omitempty"`
+}
+
+// The words of Sticky: no cookie; clients stay at a backend that is drained until they
+// go, or move to another with their next request.
+const (
+	StickyNone = "none"
+	StickyStay = "stay"
+	StickyMove = "move"
+)
+
 // Backend is one server that answers requests. ID, Health and Since belong to
 // the cluster, the rest to the operator.
 type Backend struct {
@@ -204,18 +248,22 @@ func (p Pool) withDefaults() Pool {
 	p.HealthCheck = p.HealthCheck.over(DefaultHealthCheck())
 	p.Timeouts = p.Timeouts.over(DefaultTimeouts())
 	p.Limits = p.Limits.over(Limits{})
+	p.Sticky = p.Sticky.over(Sticky{})
 	p.ProxyProtocol = proxyProtocol(p.ProxyProtocol, "")
+	p.HashOn = p.hashOn("")
 	return p
 }
 
 // over gives the pool that p makes of old: what p names, and the rest of old.
 // Backends change by commands of their own.
 func (p Pool) over(old Pool) Pool {
+	old.HashOn = p.hashOn(old.HashOn)
 	old.Strategy = either(p.Strategy, old.Strategy)
 	old.WhenAllDown = either(p.WhenAllDown, old.WhenAllDown)
 	old.HealthCheck = p.HealthCheck.over(old.HealthCheck)
 	old.Timeouts = p.Timeouts.over(old.Timeouts)
 	old.Limits = p.Limits.over(old.Limits)
+	old.Sticky = p.Sticky.over(old.Sticky)
 	old.ProxyProtocol = proxyProtocol(p.ProxyProtocol, old.ProxyProtocol)
 	return old
 }
@@ -249,6 +297,17 @@ func (l Limits) over(old Limits) Limits {
 	}
 }
 
+func (s Sticky) over(old Sticky) Sticky {
+	s = Sticky{Cookie: either(s.Cookie, old.Cookie), Drain: either(s.Drain, old.Drain)}
+	if s.Cookie == StickyNone {
+		return Sticky{}
+	}
+	if s.Drain == StickyStay {
+		s.Drain = ""
+	}
+	return s
+}
+
 // limit gives the limit that is left of old by a change.
 func limit(given, old int) int {
 	if given == NoLimit {
@@ -262,6 +321,17 @@ func proxyProtocol(given, old string) string {
 		return ""
 	}
 	return either(given, old)
+}
+
+// hashOn gives what is left of the old one by a change.
+func (p *Pool) hashOn(old string) string {
+	switch {
+	case p.HashOn == HashClient:
+		return ""
+	case p.HashOn == "" && p.Strategy != "" && p.Strategy != Hash:
+		return ""
+	}
+	return either(p.HashOn, old)
 }
 
 func (b Backend) withDefaults() Backend {

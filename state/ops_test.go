@@ -407,6 +407,41 @@ func TestProxyProtocolStaysUntilItIsTakenAway(t *testing.T) {
 	}
 }
 
+func TestHashOnStaysUntilItIsTakenAway(t *testing.T) {
+	r := newFixture(t)
+	for _, step := range []struct{ strategy, give, want string }{
+		{Hash, "", ""}, {"", HashPath, HashPath}, {"", "", HashPath}, {Hash, "", HashPath}, {"", "cookie:a", "cookie:a"},
+		{"", HashClient, ""}, {"", "query:q", "query:q"}, {Random, "", ""}, {Hash, "header:h", "header:h"}, {Random, HashClient, ""},
+	} {
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Strategy: step.strategy, HashOn: step.give}})
+		if got := r.View().Pool("web").HashOn; got != step.want {
+			t.Errorf("after %q with %q: got %q, want %q", step.give, step.strategy, got, step.want)
+		}
+	}
+	result := r.commit(t, Command{Op: &UpdatePool{Pool: Pool{Name: "web", HashOn: HashPath}}})
+	if result.Err == nil || result.Err.Field != "hash_on" {
+		t.Errorf("got %v for a key that the strategy does not look at, want hash_on at fault", result.Err)
+	}
+	r.do(t, &CreatePool{Pool: Pool{Name: "m", Strategy: Hash, HashOn: HashClient}})
+	if got := r.View().Pool("m").HashOn; got != "" {
+		t.Errorf("got %q for the default, want it left out", got)
+	}
+}
+
+func TestStickyStaysUntilItIsTakenAway(t *testing.T) {
+	r := newFixture(t)
+	for _, step := range []struct{ give, want Sticky }{
+		{Sticky{}, Sticky{}}, {Sticky{Cookie: "a"}, Sticky{Cookie: "a"}}, {Sticky{Drain: StickyMove}, Sticky{"a", StickyMove}},
+		{Sticky{Cookie: "b"}, Sticky{"b", StickyMove}}, {Sticky{Drain: StickyStay}, Sticky{Cookie: "b"}},
+		{Sticky{Drain: StickyMove}, Sticky{"b", StickyMove}}, {Sticky{Cookie: StickyNone}, Sticky{}}, {Sticky{Cookie: "c", Drain: StickyStay}, Sticky{Cookie: "c"}},
+	} {
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Sticky: step.give}})
+		if got := r.View().Pool("web").Sticky; got != step.want {
+			t.Errorf("after %+v: got %+v, want %+v", step.give, got, step.want)
+		}
+	}
+}
+
 func TestLimitsStayUntilTheyAreTakenAway(t *testing.T) {
 	r := newFixture(t)
 	for _, step := range []struct{ give, want Limits }{

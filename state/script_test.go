@@ -128,7 +128,8 @@ func (s *script) path() string { return pick(s, "", "/", "/", "/<&\u2028>", "api
 func (s *script) pool() Pool {
 	return Pool{
 		Name:        s.poolName(),
-		Strategy:    pick(s, "", "", RoundRobin, "x"),
+		Strategy:    pick(s, "", "", RoundRobin, Hash, "x"),
+		HashOn:      pick(s, "", "", HashClient, HashPath, "query:a", "x"),
 		WhenAllDown: pick(s, "", Reject, FailOpen, FailOpen, "x"),
 		HealthCheck: HealthCheck{
 			Type:     pick(s, "", "http", "tcp", "x"),

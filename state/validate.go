@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,6 +17,10 @@ var (
 	// numericEnd is of hosts that some resolvers take for IPv4 addresses in an odd
 	// spelling, such as 127.1 or 0x7f000001.
 	numericEnd = regexp.MustCompile(`(^|\.)([0-9]+|0[xX][0-9A-Fa-f]*)\.?$`)
+	// tokenPattern is of names of headers and cookies (RFC 9110, section 5.6.2).
+	tokenPattern = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")
+	// queryPattern is of keys in a query as it is written, with its escapes.
+	queryPattern = regexp.MustCompile("^[!$%'-;?-~]{1,128}$")
 )
 
 const (
@@ -30,8 +35,11 @@ func (p *Pool) validate() *Error {
 	if err := validName("name", p.Name); err != nil {
 		return err
 	}
-	if p.Strategy != RoundRobin {
-		return invalid("strategy", "must be %s, not %q", RoundRobin, p.Strategy)
+	if !slices.Contains(strategies, p.Strategy) {
+		return invalid("strategy", "must be one of %s, not %q", strings.Join(strategies, ", "), p.Strategy)
+	}
+	if err := p.validHashOn(); err != nil {
+		return err
 	}
 	if p.WhenAllDown != Reject && p.WhenAllDown != FailOpen {
 		return invalid("when_all_down", "must be %s or %s, not %q", Reject, FailOpen, p.WhenAllDown)
@@ -61,7 +69,51 @@ func (p *Pool) validate() *Error {
 	default:
 		return invalid("proxy_protocol", "must be %s, %s or %s, not %q", ProxyV1, ProxyV2, ProxyNone, p.ProxyProtocol)
 	}
+	if err := p.Sticky.validate(); err != nil {
+		return err
+	}
 	return p.Limits.validate()
+}
+
+func (s *Sticky) validate() *Error {
+	switch {
+	case s.Cookie != "" && !tokenPattern.MatchString(s.Cookie):
+		return invalid("sticky.cookie", "must be %s or a name of at most 128 letters, digits and !#$%%&'*+.^_`|~-, not %q", StickyNone, s.Cookie)
+	case s.Drain != "" && s.Drain != StickyMove:
+		return invalid("sticky.drain", "must be %s or %s, not %q", StickyStay, StickyMove, s.Drain)
+	case s.Drain != "" && s.Cookie == "":
+		return invalid("sticky.drain", "must be left out without sticky.cookie: no client is kept anywhere")
+	}
+	return nil
+}
+
+// strategies are those that there are.
+var strategies = []string{RoundRobin, Random, LeastConnections, P2C, LeastTime, Hash}
+
+func (p *Pool) validHashOn() *Error {
+	if p.HashOn == "" {
+		return nil
+	}
+	if p.Strategy != Hash {
+		return invalid("hash_on", "must be left out where the strategy is %s: only %s looks at it", p.Strategy, Hash)
+	}
+	kind, name, named := strings.Cut(p.HashOn, ":")
+	pattern := tokenPattern
+	switch kind {
+	case HashPath:
+		if !named {
+			return nil
+		}
+	case HashQuery:
+		pattern = queryPattern
+		fallthrough
+	case HashHeader, HashCookie:
+		if pattern.MatchString(name) {
+			return nil
+		}
+	}
+	return invalid("hash_on", "must be %s, %s, %s:NAME, %s:NAME or %s:NAME with a name of at most 128 characters as requests have it, not %q",
+		HashClient, HashPath, HashHeader, HashCookie, HashQuery, p.HashOn)
 }
 
 func (l *Limits) validate() *Error {

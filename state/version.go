@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Version is the newest version of commands and snapshots that this binary
@@ -13,7 +14,7 @@ import (
 // version, because a binary that does not know them would stop or, worse, make
 // another view of the same log. Version rises by one for all that is released
 // together; the version methods below say what needs it.
-const Version = 3
+const Version = 4
 
 // ErrTooNew: the command or the snapshot has a version above Version. A newer
 // binary wrote it.
@@ -56,6 +57,9 @@ func (c *content) version() int {
 
 // version is the lowest in which a pool can be written.
 func (p *Pool) version() int {
+	if p.HashOn != "" || p.Sticky != (Sticky{}) || p.Strategy != RoundRobin && slices.Contains(strategies, p.Strategy) {
+		return 4
+	}
 	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 || p.Timeouts.Hedge != 0 || p.ProxyProtocol != "" {
 		return 3
 	}

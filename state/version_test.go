@@ -167,6 +167,28 @@ func TestTooNewIsToldFromDamaged(t *testing.T) {
 	}
 }
 
+// An older binary knows one strategy only.
+func TestStrategiesNeedVersion4(t *testing.T) {
+	for _, test := range []struct {
+		op   versioned
+		want int
+	}{
+		{&CreatePool{Pool: Pool{Name: "web", Strategy: RoundRobin}}, 1},
+		{&CreatePool{Pool: Pool{Name: "web", Strategy: "no such"}}, 1}, // which is refused all the same
+		{&CreatePool{Pool: Pool{Name: "web", Strategy: LeastTime}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Strategy: Hash}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", HashOn: HashClient}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Sticky: Sticky{Cookie: StickyNone}}}, 4},
+		{&CreatePool{Pool: Pool{Name: "web", Sticky: Sticky{Cookie: "lb"}}}, 4},
+		{&Replace{Pools: []Pool{{Name: "web", Strategy: Random}}}, 4},
+		{&content{Pools: []*Pool{{Name: "api"}, {Name: "web", Strategy: P2C}}}, 4},
+	} {
+		if got := test.op.version(); got != test.want {
+			t.Errorf("%+v: got version %d, want %d", test.op, got, test.want)
+		}
+	}
+}
+
 // A pool with a limit, or without one any more, is written so that an older binary
 // does not take it for another.
 func TestLimitsNeedVersion3(t *testing.T) {

@@ -14,9 +14,11 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 type Pool struct {
 	Name        string      `json:"name"`
 	Strategy    string      `json:"strategy"`
+	HashOn      string      `json:"hash_on,omitempty"` // left out where it is the client
 	HealthCheck HealthCheck `json:"health_check"`
 	Timeouts    Timeouts    `json:"timeouts"`
 	Limits      Limits      `json:"limits"`
+	Sticky      Sticky      `json:"sticky"`
 	WhenAllDown string      `json:"when_all_down"`
 	// ProxyProtocol is left out where there is none.
 	ProxyProtocol string    `json:"proxy_protocol,omitempty"`
@@ -28,9 +30,11 @@ type Pool struct {
 type PoolSpec struct {
 	Name          string        `json:"name,omitempty"`
 	Strategy      string        `json:"strategy,omitempty"`
+	HashOn        string        `json:"hash_on,omitempty"` // client takes it away
 	HealthCheck   HealthCheck   `json:"health_check,omitzero"`
 	Timeouts      Timeouts      `json:"timeouts,omitzero"`
 	Limits        Limits        `json:"limits,omitzero"`
+	Sticky        Sticky        `json:"sticky,omitzero"`
 	WhenAllDown   string        `json:"when_all_down,omitempty"`
 	ProxyProtocol string        `json:"proxy_protocol,omitempty"` // none takes it away
 	Backends      []BackendSpec `json:"backends,omitempty"`       // on creation only
@@ -60,6 +64,13 @@ type Limits struct {
 	Pending     int            `json:"pending,omitempty"`
 	Failures    int            `json:"failures,omitempty"`
 	Open        state.Duration `json:"open,omitzero"`
+}
+
+// Sticky is [state.Sticky]. Nothing is there where clients are not kept anywhere; the
+// cookie none takes it away.
+type Sticky struct {
+	Cookie string `json:"cookie,omitempty"`
+	Drain  string `json:"drain,omitempty"`
 }
 
 // Backend is a backend as /v1 shows it.
@@ -110,9 +121,11 @@ func newPool(p *state.Pool, seen observed) Pool {
 	return Pool{
 		Name:          p.Name,
 		Strategy:      p.Strategy,
+		HashOn:        p.HashOn,
 		HealthCheck:   HealthCheck(p.HealthCheck),
 		Timeouts:      Timeouts(p.Timeouts),
 		Limits:        Limits(p.Limits),
+		Sticky:        Sticky(p.Sticky),
 		WhenAllDown:   p.WhenAllDown,
 		ProxyProtocol: p.ProxyProtocol,
 		Backends:      newBackends(p, seen),

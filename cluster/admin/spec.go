@@ -20,9 +20,11 @@ func (p PoolSpec) pool() (state.Pool, error) {
 	pool := state.Pool{
 		Name:          p.Name,
 		Strategy:      p.Strategy,
+		HashOn:        p.HashOn,
 		HealthCheck:   state.HealthCheck(p.HealthCheck),
 		Timeouts:      state.Timeouts(p.Timeouts),
 		Limits:        state.Limits(p.Limits),
+		Sticky:        state.Sticky(p.Sticky),
 		WhenAllDown:   p.WhenAllDown,
 		ProxyProtocol: p.ProxyProtocol,
 	}

@@ -55,6 +55,9 @@ func describePool(p *state.Pool) string {
 	h := p.HealthCheck
 	all := fmt.Sprintf("%s, %s, check %s %s every %s within %s, rise %d, fall %d, timeouts connect %s, request %s",
 		p.Strategy, p.WhenAllDown, h.Type, h.Path, h.Interval, h.Timeout, h.Rise, h.Fall, p.Timeouts.Connect, p.Timeouts.Request)
+	if p.HashOn != "" {
+		all += ", hash on " + p.HashOn
+	}
 	if p.Timeouts.Try > 0 {
 		all += fmt.Sprintf(", try %s", p.Timeouts.Try)
 	}
@@ -63,6 +66,9 @@ func describePool(p *state.Pool) string {
 	}
 	if l := p.Limits; l != (state.Limits{}) {
 		all += fmt.Sprintf(", limits connections %d, pending %d, failures %d, open %s", l.Connections, l.Pending, l.Failures, l.Open)
+	}
+	if p.Sticky != (state.Sticky{}) {
+		all += fmt.Sprintf(", sticky by the cookie %s, drain %s", p.Sticky.Cookie, cmp.Or(p.Sticky.Drain, state.StickyStay))
 	}
 	if p.ProxyProtocol != "" {
 		all += ", PROXY protocol " + p.ProxyProtocol

@@ -83,6 +83,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	}
 	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log})
 	cfg.proxy.Rank = func() int { return n.cluster.Rank() }
+	cfg.proxy.CookieKeys = func() [][]byte { return n.cluster.CookieKeys() }
 	cfg.proxy.Suspect = n.checker.Suspect
 	cfg.proxy.Recorder = n.metrics
 	cfg.proxy.Log = cfg.log
@@ -289,7 +290,7 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	n.introduce(stdout, flags)
-	reload.start(n.cluster, n.access)
+	reload.start(n)
 	return n.run(ctx)
 }
 

@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"lbnode/cluster"
-	"lbnode/proxy"
 )
 
 // reload reads the file of -secret again on each SIGHUP, and opens that of -access-log
@@ -27,10 +26,9 @@ func newReload(path string, log *slog.Logger) *reload {
 	return r
 }
 
-// start begins to give the secrets to c, and to open the access log, unless it is nil.
-func (r *reload) start(c *cluster.Cluster, access *proxy.AccessLog) {
-	r.running.Go(func() { r.loop(c, access) })
-}
+// start begins to give the secrets to the node's cluster, and what is made of them to its
+// proxy, and to open the access log, if there is one.
+func (r *reload) start(n *node) { r.running.Go(func() { r.loop(n) }) }
 
 func (r *reload) stop() {
 	signal.Stop(r.signals)
@@ -38,29 +36,31 @@ func (r *reload) stop() {
 	r.running.Wait()
 }
 
-func (r *reload) loop(c *cluster.Cluster, access *proxy.AccessLog) {
+func (r *reload) loop(n *node) {
 	for s := range r.signals {
 		switch {
 		case s == syscall.SIGHUP:
-			r.readSecrets(c)
-		case access == nil:
+			r.readSecrets(n)
+		case n.access == nil:
 			r.log.Info("nothing to open anew: there is no -access-log")
 		default:
-			access.Reopen()
+			n.access.Reopen()
 		}
 	}
 }
 
-func (r *reload) readSecrets(c *cluster.Cluster) {
+func (r *reload) readSecrets(n *node) {
 	if r.path == "" {
 		r.log.Info("nothing to reload: there is no -secret")
 		return
 	}
 	secrets, err := cluster.ReadSecrets(r.path)
 	if err == nil {
-		err = c.SetSecrets(secrets)
+		err = n.cluster.SetSecrets(secrets)
 	}
 	if err != nil {
 		r.log.Error("the secrets stay as they were", "error", err)
+		return
 	}
+	n.proxy.RenewCookies()
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Target is one backend as this node's data plane sees it. It is immutable but
@@ -41,6 +42,11 @@ type Local struct {
 	Failures atomic.Int32
 	// Trial says whether requests are sent one at a time, to see whether it works.
 	Trial atomic.Int32
+
+	service estimate // the time that one request takes, as leastTime has it
+	peak    estimate // the time until an answer, as p2c has it
+
+	_ [24]byte // so that it fills a cache line, and no two backends share one
 }
 
 // The values of Local.Trial.
@@ -50,25 +56,71 @@ const (
 	TrialRuns
 )
 
-// Strategy picks the next target of a pool.
+// occupied is added to the load of a backend that takes no request just now.
+const occupied = 1 << 20
+
+// load is what strategies that compare targets go by: how many attempts are under way.
+// A backend on trial, with its one request, must not look like one that has little to do.
+func (l *Local) load() uint64 {
+	n := uint64(max(l.InFlight.Load(), 0))
+	if l.Trial.Load() == TrialRuns {
+		n += occupied
+	}
+	return n
+}
+
+// Strategy picks the next target of a pool. One that is an [Observer] or a [Counter], too,
+// is told of attempts.
 type Strategy interface {
 	// Update replaces the targets to pick from. It never runs concurrently with
 	// itself, but may with Pick. What the strategy has learned so far, such as
 	// whose turn it is, stays.
 	Update(eligible []*Target)
 	// Pick returns the next target, never a backend in tried, and nil if no other
-	// is left. It is called concurrently, takes no lock and allocates nothing.
-	Pick(tried []*Target) *Target
+	// is left. The key, by [Key], is what requests have in common that should go to one
+	// backend; most strategies do not look at it. Pick is called concurrently, takes no
+	// lock and allocates nothing.
+	Pick(key uint64, tried []*Target) *Target
+}
+
+// Observer is a strategy that learns how long targets take.
+type Observer interface {
+	// Observe is told of an attempt that tells something of the target. It is called
+	// concurrently and takes no lock.
+	Observe(t *Target, a Attempt)
+}
+
+// Attempt is what an Observer is told of one.
+type Attempt struct {
+	// Latency is the time until the answer began or the attempt failed.
+	Latency time.Duration
+	// Queue is how many others were under way at the target when it began.
+	Queue int64
+	// Failed says that it brought no answer, or one by which the target says that it
+	// cannot give any.
+	Failed bool
+}
+
+// Counter is a strategy that has to know how many attempts of the pool are under way.
+type Counter interface {
+	// Count is told that so many more, or fewer, are. It is called concurrently and
+	// takes no lock.
+	Count(delta int64)
 }
 
 // strategies is the one list of names.
 var strategies = map[string]func(offset int) Strategy{
-	"round_robin": func(offset int) Strategy { return newRoundRobin(offset) },
+	"round_robin":       func(offset int) Strategy { return newRoundRobin(offset) },
+	"random":            func(int) Strategy { return newRandom() },
+	"least_connections": func(int) Strategy { return newLeastConnections() },
+	"p2c":               func(int) Strategy { return newP2C(ticks) },
+	"least_time":        func(int) Strategy { return newLeastTime(ticks) },
+	"hash":              func(int) Strategy { return newHash() },
 }
 
 // New returns the strategy of that name, without targets. The offset, at least 0,
-// is where it starts: nodes with different offsets do not pick in step. The error
-// is for a name that is not known.
+// is where it starts, if it takes turns: nodes with different offsets do not pick in
+// step. The error is for a name that is not known.
 func New(name string, offset int) (Strategy, error) {
 	build, ok := strategies[name]
 	if !ok {

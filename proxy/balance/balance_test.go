@@ -5,16 +5,19 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // weighted makes one target per weight, with the ids a, b, c...
 func weighted(weights ...int) []*Target {
 	var targets []*Target
 	for i, w := range weights {
-		id := fmt.Sprintf("%c%s", 'a'+i%26, strings.Repeat("'", i/26))
+		id := string(rune('a' + i))
+		if i >= 26 {
+			id = fmt.Sprint("z", i)
+		}
 		targets = append(targets, &Target{ID: id, Name: id, Weight: w, Local: &Local{}})
 	}
 	return targets
@@ -38,16 +41,25 @@ func forEach(t *testing.T, test func(t *testing.T, build func(offset int, target
 	}
 }
 
+// roundRobins runs a test for the one strategy whose shares are exact at any time.
+func roundRobins(t *testing.T, test func(t *testing.T, build func(offset int, targets []*Target) Strategy)) {
+	test(t, func(offset int, targets []*Target) Strategy {
+		s := newRoundRobin(offset)
+		s.Update(targets)
+		return s
+	})
+}
+
 func picks(s Strategy, n int) map[string]int {
 	counts := map[string]int{}
 	for range n {
-		counts[s.Pick(nil).ID]++
+		counts[s.Pick(rand.Uint64(), nil).ID]++
 	}
 	return counts
 }
 
 func TestSharesAreExactOverWholeTurns(t *testing.T) {
-	forEach(t, func(t *testing.T, build func(int, []*Target) Strategy) {
+	roundRobins(t, func(t *testing.T, build func(int, []*Target) Strategy) {
 		random := rand.New(rand.NewPCG(1, 2))
 		for range 200 {
 			var weights []int
@@ -71,7 +83,7 @@ func TestSharesAreExactOverWholeTurns(t *testing.T) {
 }
 
 func TestEqualWeightsAreEvenOverAnyWindow(t *testing.T) {
-	forEach(t, func(t *testing.T, build func(int, []*Target) Strategy) {
+	roundRobins(t, func(t *testing.T, build func(int, []*Target) Strategy) {
 		for n := 1; n <= 12; n++ {
 			for window := 1; window <= 40; window++ {
 				s := build(window, equal(n))
@@ -101,14 +113,14 @@ func TestNeverPicksOneThatWasTried(t *testing.T) {
 			s := build(random.IntN(20), weighted(weights...))
 			var tried []*Target
 			for range n {
-				got := s.Pick(tried)
+				got := s.Pick(rand.Uint64(), tried)
 				if got == nil || got.among(tried) {
 					t.Fatalf("weights %v: got %v after %v, want one not yet tried", weights, got, tried)
 				}
 				// A change of the view makes other Targets of the same backends.
 				tried = append(tried, &Target{ID: got.ID})
 			}
-			if got := s.Pick(tried); got != nil {
+			if got := s.Pick(rand.Uint64(), tried); got != nil {
 				t.Fatalf("weights %v: got %s with all tried, want none", weights, got.ID)
 			}
 		}
@@ -118,19 +130,19 @@ func TestNeverPicksOneThatWasTried(t *testing.T) {
 func TestNothingToPick(t *testing.T) {
 	forEach(t, func(t *testing.T, build func(int, []*Target) Strategy) {
 		s := build(3, nil)
-		if got := s.Pick(nil); got != nil {
+		if got := s.Pick(rand.Uint64(), nil); got != nil {
 			t.Errorf("got %v of no targets, want none", got)
 		}
 		s.Update(equal(2))
 		s.Update(nil)
-		if got := s.Pick(nil); got != nil {
+		if got := s.Pick(rand.Uint64(), nil); got != nil {
 			t.Errorf("got %v after the last target went, want none", got)
 		}
 	})
 }
 
 func TestConcurrentPicksAddUp(t *testing.T) {
-	forEach(t, func(t *testing.T, build func(int, []*Target) Strategy) {
+	roundRobins(t, func(t *testing.T, build func(int, []*Target) Strategy) {
 		const workers, each = 8, 1500
 		targets := weighted(1, 2, 3)
 		s := build(5, targets)
@@ -159,7 +171,7 @@ func TestPickDuringUpdates(t *testing.T) {
 		for range 4 {
 			running.Go(func() {
 				for range 2000 {
-					if s.Pick(nil) == nil {
+					if s.Pick(rand.Uint64(), nil) == nil {
 						t.Error("got no target while there were always some")
 						return
 					}
@@ -178,19 +190,19 @@ func TestPickDoesNotAllocate(t *testing.T) {
 		targets := weighted(3, 2, 1)
 		s := build(0, targets)
 		tried := targets[:2]
-		if got := testing.AllocsPerRun(1000, func() { s.Pick(nil); s.Pick(tried) }); got != 0 {
+		if got := testing.AllocsPerRun(1000, func() { s.Pick(rand.Uint64(), nil); s.Pick(rand.Uint64(), tried) }); got != 0 {
 			t.Errorf("got %v allocations, want 0", got)
 		}
 	})
 }
 
 func TestTurnSurvivesUpdate(t *testing.T) {
-	forEach(t, func(t *testing.T, build func(int, []*Target) Strategy) {
+	roundRobins(t, func(t *testing.T, build func(int, []*Target) Strategy) {
 		targets := equal(4)
 		s := build(0, targets)
 		got := map[string]int{}
 		for range 400 {
-			got[s.Pick(nil).ID]++
+			got[s.Pick(rand.Uint64(), nil).ID]++
 			s.Update(targets)
 		}
 		for id, n := range got {
@@ -202,10 +214,10 @@ func TestTurnSurvivesUpdate(t *testing.T) {
 }
 
 func TestOffsetsDoNotPickInStep(t *testing.T) {
-	forEach(t, func(t *testing.T, build func(int, []*Target) Strategy) {
+	roundRobins(t, func(t *testing.T, build func(int, []*Target) Strategy) {
 		seen := map[string]bool{}
 		for node := range 3 {
-			seen[build(node, equal(3)).Pick(nil).ID] = true
+			seen[build(node, equal(3)).Pick(0, nil).ID] = true
 		}
 		if len(seen) != 3 {
 			t.Errorf("three nodes began with %d different targets, want 3", len(seen))
@@ -241,20 +253,86 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 	}
 }
 
-func BenchmarkPick(b *testing.B) {
+func TestLargeRingIsSmooth(t *testing.T) {
+	random := rand.New(rand.NewPCG(11, 12))
+	var weights []int
+	for range 4096 {
+		weights = append(weights, 1+random.IntN(256))
+	}
+	targets := weighted(weights...)
+	ring := smoothRing(targets)
+	last, count := map[*Target]int{}, map[*Target]int{}
+	for i, target := range ring {
+		if before, ok := last[target]; ok {
+			if gap, want := float64(i-before), float64(len(ring))/float64(target.Weight); gap < want*0.9 || gap > want*1.1 {
+				t.Fatalf("a target of weight %d stands %.0f places behind itself, want some %.0f", target.Weight, gap, want)
+			}
+		}
+		last[target] = i
+		count[target]++
+	}
+	for _, target := range targets {
+		if count[target] != target.Weight {
+			t.Errorf("a target of weight %d stands there %d times", target.Weight, count[target])
+		}
+	}
+}
+
+func BenchmarkUpdate(b *testing.B) {
 	for name := range strategies {
 		b.Run(name, func(b *testing.B) {
 			s, err := New(name, 0)
 			if err != nil {
 				b.Fatal(err)
 			}
-			s.Update(weighted(1, 2, 3, 4))
-			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					s.Pick(nil)
-				}
-			})
+			var weights []int
+			for i := range 4096 {
+				weights = append(weights, 1+i*7%256)
+			}
+			targets := weighted(weights...)
+			for i := range b.N {
+				s.Update(targets[i%2:])
+			}
 		})
+	}
+}
+
+// BenchmarkPick has some attempts under way at each target, each of which has answered before.
+func BenchmarkPick(b *testing.B) {
+	for name := range strategies {
+		for _, n := range []int{10, 100, 1000, 10000} {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				s, err := New(name, 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				targets := equal(n)
+				s.Update(targets)
+				begin(s, targets)
+				b.ReportAllocs()
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					key := rand.Uint64()
+					for pb.Next() {
+						key++
+						s.Pick(key, nil)
+					}
+				})
+			})
+		}
+	}
+}
+
+// begin gives each target ten attempts or so, and one that is over.
+func begin(s Strategy, targets []*Target) {
+	for _, t := range targets {
+		n := 8 + rand.Int64N(4)
+		t.InFlight.Add(n)
+		if counter, ok := s.(Counter); ok {
+			counter.Count(n)
+		}
+		if observer, ok := s.(Observer); ok {
+			observer.Observe(t, Attempt{Latency: rand.N(10 * time.Millisecond)})
+		}
 	}
 }

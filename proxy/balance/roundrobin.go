@@ -1,6 +1,9 @@
 package balance
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // roundRobin walks a ring in which every target stands as often as its weight
 // says, spread as evenly as can be. Over one turn the shares are exact; with equal
@@ -25,7 +28,7 @@ func (r *roundRobin) Update(eligible []*Target) {
 }
 
 // Pick implements Strategy.
-func (r *roundRobin) Pick(tried []*Target) *Target {
+func (r *roundRobin) Pick(_ uint64, tried []*Target) *Target {
 	ring := *r.ring.Load()
 	if len(ring) == 0 {
 		return nil
@@ -48,6 +51,9 @@ func (r *roundRobin) Pick(tried []*Target) *Target {
 // sum of all. Weights 5, 1, 1 give a a b a c a a rather than a a a a a b c.
 func smoothRing(targets []*Target) []*Target {
 	weights, total := reduced(targets)
+	if len(targets)*total > largeRing {
+		return spreadRing(targets, weights, total)
+	}
 	ring := make([]*Target, 0, total)
 	credit := make([]int, len(targets))
 	for range total {
@@ -60,6 +66,38 @@ func smoothRing(targets []*Target) []*Target {
 		}
 		credit[best] -= total
 		ring = append(ring, targets[best])
+	}
+	return ring
+}
+
+// largeRing is from how many steps on another way is taken to make a ring. For 4096
+// targets of many weights it is some ms, and the other seconds.
+const largeRing = 1 << 20
+
+// spreadRing puts every target at even distances. Where the first of them goes differs from
+// target to target, or else they would crowd in some places.
+func spreadRing(targets []*Target, weights []int, total int) []*Target {
+	place := func(i, k int) int {
+		const golden = 0.6180339887498949 // whose multiples are spread evenly over 0 to 1
+		_, first := math.Modf(float64(i+1) * golden)
+		return min(int((float64(k)+first)/float64(weights[i])*float64(total)), total-1)
+	}
+	next := make([]int, total+1) // where the next goes of those for a place
+	for i, weight := range weights {
+		for k := range weight {
+			next[place(i, k)+1]++
+		}
+	}
+	for i := range total {
+		next[i+1] += next[i]
+	}
+	ring := make([]*Target, total)
+	for i, weight := range weights {
+		for k := range weight {
+			at := place(i, k)
+			ring[next[at]] = targets[i]
+			next[at]++
+		}
 	}
 	return ring
 }

@@ -14,8 +14,8 @@ type Account struct {
 	// Connect is how long it took to connect to the last backend; 0 if a connection was
 	// there, or times are not kept.
 	Connect time.Duration
-	// FirstByte is when the head of the answer had come; zero if none had, or times are
-	// not kept.
+	// FirstByte is when the head of the answer had come; zero if none had, or neither
+	// Config.Times nor Patience.FirstByte wants it.
 	FirstByte time.Time
 }
 
@@ -47,7 +47,7 @@ func (x *Exchange) reach(ctx context.Context, to *Backend) (*upstream, error) {
 
 // answered notes that the head of the answer is there.
 func (x *Exchange) answered() {
-	if x.session.server.config.Times {
+	if x.session.server.config.Times || x.patience.FirstByte {
 		x.account.FirstByte = time.Now()
 	}
 }

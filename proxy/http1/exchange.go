@@ -63,7 +63,8 @@ type Exchange struct {
 	account   Account
 
 	patience Patience
-	hedged   bool // the answer is that of Patience.Other
+	hedged   bool   // the answer is that of Patience.Other
+	fields   string // for the answer
 }
 
 // Patience is how long the backend of an exchange is waited for.
@@ -73,9 +74,13 @@ type Patience struct {
 	// Hedge, unless 0, is after how long without an answer the request is sent to another
 	// backend too. What answers first is passed on; the other is given up.
 	Hedge time.Duration
-	// Other gives that backend; nil if there is none to send it to. It is called once at
-	// most.
-	Other func() *Backend
+	// Other gives that backend, and Fields for its answer; nil if there is none to send it
+	// to. It is called once at most.
+	Other func() (*Backend, string)
+	// FirstByte has Account.FirstByte kept, whatever Config.Times says.
+	FirstByte bool
+	// Fields are lines, each with its end, that are added to the head of the answer.
+	Fields string
 }
 
 // Method is such as GET. It is in the letters that the client wrote.
@@ -118,7 +123,7 @@ func (x *Exchange) Hedged() bool { return x.hedged }
 // Refuse, may follow an error.
 func (x *Exchange) Forward(ctx context.Context, to *Backend, patience Patience) error {
 	x.prepare()
-	x.patience, x.hedged = patience, false
+	x.patience, x.hedged, x.fields = patience, false, patience.Fields
 	x.account.Connect = 0
 	if x.session.watch.hasExpired() { // in the attempt before
 		x.session.wake()
@@ -474,5 +479,5 @@ func (x *Exchange) reset() {
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
 	x.idLength, x.interim, x.status, x.account = 0, 0, 0, Account{}
 	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false
-	x.patience, x.hedged = Patience{}, false
+	x.patience, x.hedged, x.fields = Patience{}, false, ""
 }

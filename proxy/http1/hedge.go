@@ -16,8 +16,12 @@ func (x *Exchange) askHedged(ctx context.Context, u *upstream) (*upstream, error
 	if err == nil || !sent || !isTimeout(err) || s.watch.hasExpired() || s.cut.Load() {
 		return u, unsent(sent, err)
 	}
-	if other := x.patience.Other(); other != nil {
-		return x.race(ctx, u, other)
+	if other, fields := x.patience.Other(); other != nil {
+		u, err := x.race(ctx, u, other)
+		if x.hedged {
+			x.fields = fields
+		}
+		return u, err
 	}
 	return u, u.fill()
 }

@@ -193,6 +193,9 @@ func (x *Exchange) appendResponse(out []byte, r *Response, b []byte, body framin
 	if !dated { // RFC 9110, section 6.6.1
 		out = appendField(out, "Date", *x.session.server.date.Load())
 	}
+	if r.status >= 200 || r.status == 101 {
+		out = append(out, x.fields...)
+	}
 	return x.appendFraming(out, r, body)
 }
 
