@@ -117,4 +117,6 @@ type Observation struct {
 	Latency time.Duration `json:"latency"`
 	// Reason is what the last probe found, such as "200 OK" or "connection refused".
 	Reason string `json:"reason"`
+	// Steady is how long the opinion had been the same at that time.
+	Steady time.Duration `json:"steady,omitempty"`
 }

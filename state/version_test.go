@@ -31,6 +31,7 @@ func eachField(path string, v reflect.Value, visit func(path string, field refle
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		eachField(path+"[]", v.Index(0), visit)
+		v.SetZero()
 	case reflect.Struct:
 		for i := range v.NumField() {
 			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
@@ -52,6 +53,8 @@ func give(field reflect.Value) {
 		field.SetBool(true)
 	case field.Kind() == reflect.String:
 		field.SetString("x")
+	case field.Type() == reflect.TypeFor[map[string]string]():
+		field.Set(reflect.ValueOf(map[string]string{"X": "x"}))
 	default:
 		panic("this test cannot fill a " + field.Type().String())
 	}
@@ -163,6 +166,30 @@ func TestTooNewIsToldFromDamaged(t *testing.T) {
 	for data, want := range map[string]bool{`{"v":99,"op":"explode"}`: true, `{"v":1,"op":"explode"}`: false, `{`: false} {
 		if _, err := NewMachine().Apply(1, []byte(data)); err == nil || errors.Is(err, ErrTooNew) != want {
 			t.Errorf("%s: got %v, want ErrTooNew: %v", data, err, want)
+		}
+	}
+}
+
+// What a new kind of check, or a verdict with its reason, says is lost on an older
+// binary; a plain one is still written for it.
+func TestHealthNeedsVersion4(t *testing.T) {
+	flapping := Backend{ID: "1", Health: Unhealthy, Falls: 3}
+	for _, test := range []struct {
+		op   versioned
+		want int
+	}{
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "tcp"}}}, 1},
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "grpc"}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Method: "GET"}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Headers: map[string]string{"X-Probe": ""}}}}, 4},
+		{&CreatePool{Pool: Pool{Name: "web", Limits: Limits{Failures: 5}, HealthCheck: HealthCheck{Port: 8081}}}, 4},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Unhealthy}}}, 1},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Unhealthy}, {BackendID: "2", Health: Unhealthy, Reason: "x"}}}, 4},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Healthy, Falls: 1}}}, 4},
+		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{}, flapping}}}}, 4},
+	} {
+		if got := test.op.version(); got != test.want {
+			t.Errorf("%+v: got version %d, want %d", test.op, got, test.want)
 		}
 	}
 }

@@ -51,9 +51,12 @@ type Observation struct {
 	// At is when the last probe ended, Latency how long it took.
 	At      time.Time
 	Latency time.Duration
-	// Reason is what the last probe found, such as "200 OK", "connection refused"
-	// or "timeout after 1s".
+	// Reason is what the last probe found, such as "200 OK", "connection refused",
+	// "503 Service Unavailable in 12 ms" or "timeout after 1s".
 	Reason string
+	// Steady is how long the opinion had been the same at that time, as far as this
+	// node has probed the backend.
+	Steady time.Duration
 }
 
 // Checker probes backends on the schedules of their pools. Its methods are safe
@@ -133,7 +136,7 @@ func (c *Checker) adjust(pool *state.Pool, b *state.Backend, observed bool) {
 		c.drop(b.ID)
 	case old == nil || old.backend.URL() != b.URL() || observed && !old.observed:
 		c.start(newTarget(pool, b, observed))
-	case old.pool.HealthCheck != pool.HealthCheck || old.pool.ProxyProtocol != pool.ProxyProtocol:
+	case !old.pool.HealthCheck.Equal(pool.HealthCheck) || old.pool.ProxyProtocol != pool.ProxyProtocol:
 		c.start(old.rescheduled(pool, b, observed))
 	default:
 		old.observed = observed
