@@ -77,14 +77,20 @@ func (p *ClusterPool) write(w io.Writer, now time.Time) {
 	}
 }
 
-// verdict is the backend's health and, if that is bad, what a probe found.
+// verdict is the backend's health and, if that is bad, why: what holds it, what a
+// probe finds now, or what one found then.
 func (b *ClusterBackend) verdict() string {
-	if b.Health == state.Unhealthy {
-		for _, o := range b.Observers {
-			if !o.Healthy {
-				return fmt.Sprintf("%s: %s", b.Health, o.Reason)
-			}
+	if b.Health != state.Unhealthy {
+		return string(b.Health)
+	}
+	why := b.Held
+	for _, o := range b.Observers {
+		if !o.Healthy {
+			why = cmp.Or(why, o.Reason)
 		}
+	}
+	if why = cmp.Or(why, b.Reason); why != "" {
+		return fmt.Sprintf("%s: %s", b.Health, why)
 	}
 	return string(b.Health)
 }

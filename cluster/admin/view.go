@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"lbnode/cluster"
@@ -75,6 +77,11 @@ type ClusterBackend struct {
 	Weight   int          `json:"weight"`
 	Admin    state.Admin  `json:"admin"`
 	Health   state.Health `json:"health"`
+	// Reason is why the backend is unhealthy: a node's name and what its probe found
+	// when the cluster agreed on it.
+	Reason string `json:"reason,omitempty"`
+	// Held is why the backend is unhealthy although its observers find it healthy.
+	Held string `json:"held,omitempty"`
 	// Since is when Health last changed, RFC 3339.
 	Since string `json:"since"`
 	// LastHealthCheck is when any node last probed the backend, RFC 3339, empty if
@@ -181,10 +188,12 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 		Weight:    b.Weight,
 		Admin:     b.Admin,
 		Health:    b.Health,
+		Reason:    b.Reason,
 		Since:     formatMillis(b.Since),
 		Observers: []Observer{},
 	}
 	var checked time.Time
+	var steady []time.Duration // of those who find it healthy
 	for i := range nodes {
 		if !present(&nodes[i]) {
 			continue
@@ -197,10 +206,25 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 			if o.At.After(checked) {
 				checked = o.At
 			}
+			if o.Healthy {
+				steady = append(steady, o.Steady)
+			}
 		}
 	}
+	backend.Held = held(b, steady, len(backend.Observers))
 	backend.LastHealthCheck = formatTime(checked)
 	return backend
+}
+
+// held says how far a backend that flaps has come, empty if it is not held, or if its
+// observers do not find it healthy.
+func held(b *state.Backend, steady []time.Duration, observers int) string {
+	need := observers/2 + 1
+	if b.Hold() == 0 || len(steady) < need {
+		return ""
+	}
+	slices.Sort(steady)
+	return fmt.Sprintf("flapping: healthy for %s of %s", steady[len(steady)-need].Truncate(time.Second), b.Hold())
 }
 
 func newObserver(node string, o *cluster.Observation, now time.Time) Observer {
