@@ -146,6 +146,16 @@ func TestVerdictsArePlainForOlderMembers(t *testing.T) {
 	}
 }
 
+func TestPlainVerdicts(t *testing.T) {
+	got := plain([]state.Verdict{
+		{BackendID: "1", URL: "u", Health: state.Unhealthy, Reason: "x", Falls: 3, Agent: &state.Wish{Admin: state.Drain}},
+		{BackendID: "2", URL: "u", Agent: &state.Wish{Admin: state.Drain}},
+	})
+	if want := (state.Verdict{BackendID: "1", URL: "u", Health: state.Unhealthy}); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v, want %+v alone", got, want)
+	}
+}
+
 func TestClipReason(t *testing.T) {
 	long := strings.Repeat("é", 100)
 	for text, want := range map[string]string{
@@ -158,6 +168,68 @@ func TestClipReason(t *testing.T) {
 		got := clipReason(text)
 		if got != want || len(got) > state.MaxReason || !utf8.ValidString(got) {
 			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A majority must say that an agent asks for at least what is agreed, and one that it
+// asks for no more.
+func TestAgreedWish(t *testing.T) {
+	const none = "none"
+	had := state.Wish{Admin: state.Drain, Weight: "70%"}
+	wish := func(admin state.Admin, weight string) state.Wish { return state.Wish{Admin: admin, Weight: weight} }
+	for _, test := range []struct {
+		name string
+		said []state.Wish // by node 0, 1, 2; weight none for no report
+		want state.Wish
+	}{
+		{"all alike", []state.Wish{wish("", "50%"), wish("", "50%"), wish("", "50%")}, wish("", "50%")},
+		{"loads that differ", []state.Wish{wish("drain", "50%"), wish("drain", "53%"), wish("drain", "40%")}, wish("drain", "50%")},
+		{"two of three ask for maint", []state.Wish{wish("maint", "70%"), wish("", "70%"), wish("maint", "70%")}, wish("maint", "70%")},
+		{"one of three", []state.Wish{wish("drain", "70%"), wish("", "70%"), wish("drain", "70%")}, had},
+		{"each another state", []state.Wish{wish("", ""), wish("drain", ""), wish("maint", "")}, wish("drain", "")},
+		{"two alike, one silent", []state.Wish{wish("", ""), wish("", none), wish("", "")}, wish("", "")},
+		{"two that differ, one silent", []state.Wish{wish("", "50%"), wish("", none), wish("drain", "51%")}, had},
+		{"one alone", []state.Wish{wish("", "50%"), wish("", none), wish("", none)}, had},
+		{"nobody", []state.Wish{wish("", none), wish("", none), wish("", none)}, had},
+	} {
+		b := &state.Backend{ID: "b", Protocol: "http", Host: "h", Port: 1, Agent: had}
+		nodes, fresh := ids("node", 3), map[string]nodeReport{}
+		for i, said := range test.said {
+			if said.Weight != none {
+				o := Observation{BackendID: b.ID, URL: b.URL(), Agent: said}
+				fresh[nodes[i]] = nodeReport{byBackend: map[string]Observation{b.ID: o}}
+			}
+		}
+		got := agreedWish(b, nodes, fresh)
+		if got == nil {
+			got = &had
+		} else if *got == had {
+			t.Errorf("%s: got a wish that changes nothing", test.name)
+		}
+		if *got != test.want {
+			t.Errorf("%s: got %+v, want %+v", test.name, *got, test.want)
+		}
+	}
+}
+
+// What agents ask for is agreed on beside the health, or alone.
+func TestAgentsWishIsAgreedOn(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	pool := state.Pool{Name: "web", HealthCheck: state.HealthCheck{Type: state.CheckAgent, Port: 81}}
+	pool.Backends = []state.Backend{addBackend("web-1", 3001).Backend}
+	propose(t, nodes[0], &state.CreatePool{Pool: pool})
+	b := nodes[0].View().Pool("web").Backend("web-1")
+	for _, wish := range []state.Wish{{}, {Admin: state.Drain}, {Admin: state.Drain, Weight: "50%"}, {Weight: "0%"}, {}} {
+		for _, n := range nodes {
+			n.observeAs(Observation{BackendID: b.ID, URL: b.URL(), Healthy: true, Agent: wish, At: time.Now()})
+		}
+		for _, n := range nodes {
+			eventually(t, waitLong, "all nodes have what the agent asks for", func() bool {
+				pool := n.View().Pool("web")
+				return pool != nil && pool.Backend("web-1").Healthy() && pool.Backend("web-1").Agent == wish
+			})
 		}
 	}
 }

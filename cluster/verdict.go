@@ -41,7 +41,10 @@ func (c *Cluster) judgeLoop(ctx context.Context) {
 func (c *Cluster) commitVerdicts(ctx context.Context, verdicts []state.Verdict) error {
 	err := c.applyOp(ctx, &state.SetHealth{Verdicts: verdicts})
 	if errors.Is(err, ErrHeldBack) {
-		return c.applyOp(ctx, &state.SetHealth{Verdicts: plain(verdicts)})
+		if verdicts = plain(verdicts); len(verdicts) == 0 {
+			return nil
+		}
+		return c.applyOp(ctx, &state.SetHealth{Verdicts: verdicts})
 	}
 	if err == nil {
 		c.tellFlapping(verdicts)
@@ -51,9 +54,11 @@ func (c *Cluster) commitVerdicts(ctx context.Context, verdicts []state.Verdict) 
 
 // plain gives verdicts as the first version has them.
 func plain(verdicts []state.Verdict) []state.Verdict {
-	all := make([]state.Verdict, len(verdicts))
-	for i, v := range verdicts {
-		all[i] = state.Verdict{BackendID: v.BackendID, URL: v.URL, Health: v.Health}
+	var all []state.Verdict
+	for _, v := range verdicts {
+		if v.Health != "" {
+			all = append(all, state.Verdict{BackendID: v.BackendID, URL: v.URL, Health: v.Health})
+		}
 	}
 	return all
 }
@@ -87,18 +92,30 @@ func judge(view *state.View, alive []string, fresh map[string]nodeReport, now ti
 		for i := range pool.Backends {
 			b := &pool.Backends[i]
 			observers := electorate.observers(b.ID)
-			health := majority(b, observers, fresh)
-			if health == "" || health == b.Health || steadyFor(b, observers, fresh, now) < b.Hold() {
-				continue
+			v := judgeOne(b, observers, fresh, now)
+			if pool.HealthCheck.Type == state.CheckAgent {
+				v.Agent = agreedWish(b, observers, fresh)
 			}
-			v := state.Verdict{BackendID: b.ID, URL: b.URL(), Health: health, Falls: b.NextFalls(health, now.UnixMilli())}
-			if health == state.Unhealthy {
-				v.Reason = reasonOf(b, observers, fresh)
+			if v.Health != "" || v.Agent != nil {
+				v.BackendID, v.URL = b.ID, b.URL()
+				verdicts = append(verdicts, v)
 			}
-			verdicts = append(verdicts, v)
 		}
 	}
 	return verdicts
+}
+
+// judgeOne gives the verdict on a backend's health, with an empty one if it stays.
+func judgeOne(b *state.Backend, observers []string, fresh map[string]nodeReport, now time.Time) state.Verdict {
+	health := majority(b, observers, fresh)
+	if health == "" || health == b.Health || steadyFor(b, observers, fresh, now) < b.Hold() {
+		return state.Verdict{}
+	}
+	v := state.Verdict{Health: health, Falls: b.NextFalls(health, now.UnixMilli())}
+	if health == state.Unhealthy {
+		v.Reason = reasonOf(b, observers, fresh)
+	}
+	return v
 }
 
 // majority returns the health that more than half of the observers report, empty
@@ -145,6 +162,44 @@ func steadyFor(b *state.Backend, observers []string, fresh map[string]nodeReport
 	}
 	slices.Sort(steady)
 	return steady[len(steady)-need]
+}
+
+// strictness is the order of what agents ask for.
+var strictness = []state.Admin{"", state.Drain, state.Maint}
+
+// agreedWish is what a backend's agent asks for by the word of a majority of the
+// observers, nil if that is what the cluster has, or if they do not agree.
+func agreedWish(b *state.Backend, observers []string, fresh map[string]nodeReport) *state.Wish {
+	var admins, percents []int
+	for _, node := range observers {
+		if o, ok := fresh[node].byBackend[b.ID]; ok && o.URL == b.URL() {
+			admins = append(admins, slices.Index(strictness, o.Agent.Admin))
+			percents = append(percents, o.Agent.Percent())
+		}
+	}
+	wish := b.Agent
+	if admin, ok := middle(admins, len(observers)); ok && admin >= 0 {
+		wish.Admin = strictness[admin]
+	}
+	if percent, ok := middle(percents, len(observers)); ok {
+		wish.Weight = state.FormatPercent(percent)
+	}
+	if wish == b.Agent {
+		return nil
+	}
+	return &wish
+}
+
+// middle is the value of which a majority of n say that it is at least that and a
+// majority that it is at most that. Observers ask at different moments, and a load
+// is seldom twice the same: what they all say might never be.
+func middle(said []int, n int) (value int, ok bool) {
+	need := n/2 + 1
+	if len(said) < need {
+		return 0, false
+	}
+	slices.Sort(said)
+	return said[need-1], said[need-1] == said[len(said)-need]
 }
 
 // reasonOf is what the first observer that finds the backend unhealthy says of it.

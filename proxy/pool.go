@@ -94,7 +94,7 @@ func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 		Name:     b.Name,
 		Protocol: b.Protocol,
 		Addr:     b.Addr(),
-		Weight:   b.Weight,
+		Weight:   b.Share(),
 		Via:      f.via,
 		Local:    f.local,
 	}
@@ -123,14 +123,14 @@ func (p *Proxy) forget(old *table) {
 // refresh tells the strategy which targets are eligible now. Proxy.mu is held.
 func (p *Proxy) refresh(pool *pool) { pool.strategy.Update(p.eligible(pool)) }
 
-// eligible gives the targets that may get new requests: those the operator wants,
-// that are healthy and that this node can reach. If it can reach none, it tries
+// eligible gives the targets that may get new requests: those the operator and their
+// agents want, that are healthy and that this node can reach. If it can reach none, it tries
 // those that are healthy; if none is healthy, the pool says what to do.
 func (p *Proxy) eligible(pool *pool) []*balance.Target {
 	var ready, healthy, reachable []*balance.Target
 	for i, t := range pool.targets {
 		b := &pool.spec.Backends[i]
-		if b.Admin != state.Ready {
+		if b.Wanted() != state.Ready {
 			continue
 		}
 		ready = append(ready, t)

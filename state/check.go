@@ -15,6 +15,9 @@ const (
 	CheckHTTP = "http"
 	CheckTCP  = "tcp"
 	CheckGRPC = "grpc"
+	// CheckAgent asks an agent on the backend's host, by the protocol of HAProxy's
+	// agent-check: https://docs.haproxy.org/3.0/configuration.html#5.2-agent-check
+	CheckAgent = "agent"
 )
 
 // What HealthCheck.TLS may say. TLSAuto is the default and kept as the empty string.
@@ -41,8 +44,8 @@ const (
 // not use is kept and means nothing.
 type HealthCheck struct {
 	// Type is CheckHTTP (a request, whose answer must be as expected), CheckTCP
-	// (connecting passes) or CheckGRPC (the method Check of grpc.health.v1.Health must
-	// answer SERVING).
+	// (connecting passes), CheckGRPC (the method Check of grpc.health.v1.Health must
+	// answer SERVING) or CheckAgent (what listens on Port must not say that it is down).
 	Type string `json:"type"`
 	// Path is the request target of an http check.
 	Path string `json:"path"`
@@ -73,8 +76,8 @@ type HealthCheck struct {
 	// change, CheckNone makes it empty.
 	Body string `json:"body,omitempty"`
 	// TLS is TLSOn, TLSOff, TLSInsecure (with TLS, but whatever the certificate) or
-	// empty: as traffic is sent, but that a tcp check makes no handshake. In a change,
-	// TLSAuto makes it empty.
+	// empty: as traffic is sent, but that tcp and agent checks make no handshake. In a
+	// change, TLSAuto makes it empty.
 	TLS string `json:"tls,omitempty"`
 	// Port, unless 0, is probed instead of the backend's own. In a change, NoLimit makes
 	// it 0.
@@ -199,8 +202,12 @@ func (h *HealthCheck) version() int {
 func (h *HealthCheck) validate() *Error {
 	switch h.Type {
 	case CheckHTTP, CheckTCP, CheckGRPC:
+	case CheckAgent:
+		if h.Port == 0 {
+			return invalid("health_check.port", "must be given with the type agent: an agent listens on a port of its own")
+		}
 	default:
-		return invalid("health_check.type", "must be http, tcp or grpc, not %q", h.Type)
+		return invalid("health_check.type", "must be http, tcp, grpc or agent, not %q", h.Type)
 	}
 	if !strings.HasPrefix(h.Path, "/") || !printable(h.Path) {
 		return invalid("health_check.path", "must begin with / and hold no space or control character, not %q", h.Path)

@@ -14,6 +14,8 @@ func TestCheckFields(t *testing.T) {
 		{"grpc check", "", func(p *Pool) { p.HealthCheck.Type, p.HealthCheck.Service = "grpc", "shop.v1.Cart" }},
 		{"space in service", "health_check.service", func(p *Pool) { p.HealthCheck.Service = "a b" }},
 		{"service of 256", "health_check.service", func(p *Pool) { p.HealthCheck.Service = strings.Repeat("s", 256) }},
+		{"agent check", "", func(p *Pool) { p.HealthCheck.Type, p.HealthCheck.Port = "agent", 8081 }},
+		{"agent check without a port", "health_check.port", func(p *Pool) { p.HealthCheck.Type = "agent" }},
 		{"HEAD", "", func(p *Pool) { p.HealthCheck.Method = "HEAD" }},
 		{"lower case method", "health_check.method", func(p *Pool) { p.HealthCheck.Method = "head" }},
 		{"CONNECT", "health_check.method", func(p *Pool) { p.HealthCheck.Method = "CONNECT" }},

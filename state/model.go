@@ -148,6 +148,8 @@ type Backend struct {
 	// Falls is how often the backend became unhealthy of late, as [Backend.NextFalls]
 	// counts.
 	Falls int `json:"falls,omitempty"`
+	// Agent is what the backend's agent asks for, nothing without an agent check.
+	Agent Wish `json:"agent,omitzero"`
 }
 
 // Addr is the address to connect to, host:port.

@@ -101,6 +101,7 @@ func (op *UpdatePool) apply(c *content, _ int64) *Error {
 	if err := pool.validate(); err != nil {
 		return err
 	}
+	pool.forgetAgents()
 	c.putPool(&pool)
 	return nil
 }

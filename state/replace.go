@@ -83,6 +83,7 @@ func (p Pool) filled(before map[string]*Backend, ids map[string]bool, at int64) 
 			b.inherit(old)
 		}
 	}
+	pool.forgetAgents()
 	return &pool, nil
 }
 

@@ -24,6 +24,8 @@ type Verdict struct {
 	// Reason and Falls become those of the backend.
 	Reason string `json:"reason,omitempty"`
 	Falls  int    `json:"falls,omitempty"`
+	// Agent, unless nil, becomes that of the backend. Health may then be empty, and stays.
+	Agent *Wish `json:"agent,omitempty"`
 }
 
 func (*SetHealth) kind() string { return "set_health" }
@@ -45,7 +47,7 @@ func (op *SetHealth) apply(c *content, at int64) *Error {
 }
 
 func (v *Verdict) validate() *Error {
-	if v.Health != Healthy && v.Health != Unhealthy {
+	if v.Health != Healthy && v.Health != Unhealthy && (v.Health != "" || v.Agent == nil) {
 		return invalid("health", "must be healthy or unhealthy, not %q", v.Health)
 	}
 	if len(v.Reason) > MaxReason || !utf8.ValidString(v.Reason) || strings.ContainsFunc(v.Reason, isControl) {
@@ -53,6 +55,9 @@ func (v *Verdict) validate() *Error {
 	}
 	if v.Falls < 0 || v.Falls > maxFalls {
 		return invalid("falls", "must be 0 to %d, not %d", maxFalls, v.Falls)
+	}
+	if v.Agent != nil {
+		return v.Agent.validate()
 	}
 	return nil
 }
@@ -64,26 +69,33 @@ func (p *Pool) judged(verdicts map[string]Verdict, at int64) *Pool {
 	for i := range p.Backends {
 		b := &p.Backends[i]
 		v, ok := verdicts[b.ID]
-		if !ok || v.URL != b.URL() || v.Health == b.Health {
+		if !ok || v.URL != b.URL() {
 			continue
 		}
-		if changed == nil {
+		turns := v.Health != "" && v.Health != b.Health
+		asks := v.Agent != nil && *v.Agent != b.Agent && p.HealthCheck.Type == CheckAgent
+		if (turns || asks) && changed == nil {
 			changed = p.clone()
 		}
-		b = &changed.Backends[i]
-		b.Health, b.Since, b.Reason, b.Falls = v.Health, at, v.Reason, v.Falls
+		if turns {
+			b = &changed.Backends[i]
+			b.Health, b.Since, b.Reason, b.Falls = v.Health, at, v.Reason, v.Falls
+		}
+		if asks {
+			changed.Backends[i].Agent = *v.Agent
+		}
 	}
 	return changed
 }
 
 // begin makes the backend one of which nothing is known.
 func (b *Backend) begin(at int64) {
-	b.Health, b.Since, b.Reason, b.Falls = Starting, at, "", 0
+	b.Health, b.Since, b.Reason, b.Falls, b.Agent = Starting, at, "", 0, Wish{}
 }
 
 // inherit takes over what the cluster knows of old.
 func (b *Backend) inherit(old *Backend) {
-	b.Health, b.Since, b.Reason, b.Falls = old.Health, old.Since, old.Reason, old.Falls
+	b.Health, b.Since, b.Reason, b.Falls, b.Agent = old.Health, old.Since, old.Reason, old.Falls, old.Agent
 }
 
 // Unjudged gives the pool without what the cluster has found out about its backends
@@ -91,7 +103,8 @@ func (b *Backend) inherit(old *Backend) {
 func (p Pool) Unjudged() Pool {
 	copied := p.clone()
 	for i := range copied.Backends {
-		copied.Backends[i].Reason, copied.Backends[i].Falls = "", 0
+		b := &copied.Backends[i]
+		b.Reason, b.Falls, b.Agent = "", 0, Wish{}
 	}
 	return *copied
 }

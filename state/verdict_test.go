@@ -50,15 +50,23 @@ func TestVerdictFields(t *testing.T) {
 		{"newline in reason", "reason", func(v *Verdict) { v.Reason = "a\nb" }},
 		{"broken UTF-8 in reason", "reason", func(v *Verdict) { v.Reason = "\xff" }},
 		{"8 falls", "", func(v *Verdict) { v.Falls = 8 }},
+		{"agent alone", "", func(v *Verdict) { v.Health, v.Agent = "", &Wish{Admin: Maint, Weight: "0%"} }},
+		{"nothing", "health", func(v *Verdict) { v.Health = "" }},
+		{"agent that is ready", "agent.admin", func(v *Verdict) { v.Agent = &Wish{Admin: Ready} }},
+		{"agent of 100%", "agent.weight", func(v *Verdict) { v.Agent = &Wish{Weight: "100%"} }},
+		{"agent of 25600%", "", func(v *Verdict) { v.Agent = &Wish{Weight: "25600%"} }},
+		{"agent of 25601%", "agent.weight", func(v *Verdict) { v.Agent = &Wish{Weight: "25601%"} }},
+		{"agent of 050%", "agent.weight", func(v *Verdict) { v.Agent = &Wish{Weight: "050%"} }},
+		{"agent of 50", "agent.weight", func(v *Verdict) { v.Agent = &Wish{Weight: "50"} }},
 		{"9 falls", "falls", func(v *Verdict) { v.Falls = 9 }},
 		{"negative falls", "falls", func(v *Verdict) { v.Falls = -1 }},
 	})
 }
 
 func TestUnjudged(t *testing.T) {
-	pool := Pool{Name: "web", Backends: []Backend{{ID: "1", Health: Unhealthy, Reason: "x", Falls: 2}}}
+	pool := Pool{Name: "web", Backends: []Backend{{ID: "1", Health: Unhealthy, Reason: "x", Falls: 2, Agent: Wish{Admin: Drain}}}}
 	got := pool.Unjudged()
-	if b := got.Backends[0]; b.Reason != "" || b.Falls != 0 || b.Health != Unhealthy || got.version() != 1 {
+	if b := got.Backends[0]; b.Reason != "" || b.Falls != 0 || b.Agent != (Wish{}) || b.Health != Unhealthy || got.version() != 1 {
 		t.Errorf("got %+v, want the health alone", b)
 	}
 	if pool.Backends[0].Reason != "x" {

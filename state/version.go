@@ -73,7 +73,7 @@ func backendsVersion(backends []Backend) int {
 
 // version is the lowest in which a backend can be written.
 func (b *Backend) version() int {
-	if b.Reason != "" || b.Falls != 0 {
+	if b.Reason != "" || b.Falls != 0 || b.Agent != (Wish{}) {
 		return 4
 	}
 	return 1
@@ -95,7 +95,7 @@ func (*RemoveRoute) version() int      { return 1 }
 
 func (op *SetHealth) version() int {
 	for _, v := range op.Verdicts {
-		if v.Reason != "" || v.Falls != 0 {
+		if v.Reason != "" || v.Falls != 0 || v.Agent != nil {
 			return 4
 		}
 	}

@@ -28,6 +28,7 @@ func eachField(path string, v reflect.Value, visit func(path string, field refle
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		eachField(path, v.Elem(), visit)
+		v.SetZero()
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		eachField(path+"[]", v.Index(0), visit)
@@ -186,6 +187,9 @@ func TestHealthNeedsVersion4(t *testing.T) {
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Unhealthy}}}, 1},
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Unhealthy}, {BackendID: "2", Health: Unhealthy, Reason: "x"}}}, 4},
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Healthy, Falls: 1}}}, 4},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Agent: &Wish{}}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "agent"}}}, 4},
+		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{Agent: Wish{Weight: "50%"}}}}}}, 4},
 		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{}, flapping}}}}, 4},
 	} {
 		if got := test.op.version(); got != test.want {

@@ -86,6 +86,10 @@ type Backend struct {
 	Healthy  bool         `json:"healthy"`
 	// Reason is why the backend is unhealthy: a node's name and what its probe found.
 	Reason string `json:"reason,omitempty"`
+	// AgentAdmin is drain or maint if the backend's agent asks for it, AgentWeight such
+	// as 50% if it asks for another weight.
+	AgentAdmin  state.Admin `json:"agent_admin,omitempty"`
+	AgentWeight string      `json:"agent_weight,omitempty"`
 	// Since is when Health last changed, RFC 3339.
 	Since string `json:"since"`
 	// LastHealthCheck is when the node that answers last probed the backend, RFC
@@ -156,9 +160,19 @@ func newBackend(b *state.Backend, seen observed) Backend {
 		Health:          b.Health,
 		Healthy:         b.Healthy(),
 		Reason:          b.Reason,
+		AgentAdmin:      agentAdmin(b),
+		AgentWeight:     b.Agent.Weight,
 		Since:           formatMillis(b.Since),
 		LastHealthCheck: checked,
 	}
+}
+
+// agentAdmin is what keeps traffic away by an agent's wish, empty if nothing does.
+func agentAdmin(b *state.Backend) state.Admin {
+	if wants := b.Agent.Wants(); wants != state.Ready {
+		return wants
+	}
+	return ""
 }
 
 // formatTime gives "" for the zero time.

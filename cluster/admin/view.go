@@ -82,6 +82,10 @@ type ClusterBackend struct {
 	Reason string `json:"reason,omitempty"`
 	// Held is why the backend is unhealthy although its observers find it healthy.
 	Held string `json:"held,omitempty"`
+	// AgentAdmin is drain or maint if the backend's agent asks for it, AgentWeight such
+	// as 50% if it asks for another weight.
+	AgentAdmin  state.Admin `json:"agent_admin,omitempty"`
+	AgentWeight string      `json:"agent_weight,omitempty"`
 	// Since is when Health last changed, RFC 3339.
 	Since string `json:"since"`
 	// LastHealthCheck is when any node last probed the backend, RFC 3339, empty if
@@ -179,16 +183,20 @@ func newClusterPool(p *state.Pool, nodes []cluster.NodeStatus, now time.Time) Cl
 
 func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Time) ClusterBackend {
 	backend := ClusterBackend{
-		ID:        b.ID,
-		Name:      b.Name,
-		Protocol:  b.Protocol,
-		Host:      b.Host,
-		Port:      b.Port,
-		URL:       b.URL(),
-		Weight:    b.Weight,
-		Admin:     b.Admin,
-		Health:    b.Health,
-		Reason:    b.Reason,
+		ID:       b.ID,
+		Name:     b.Name,
+		Protocol: b.Protocol,
+		Host:     b.Host,
+		Port:     b.Port,
+		URL:      b.URL(),
+		Weight:   b.Weight,
+		Admin:    b.Admin,
+		Health:   b.Health,
+		Reason:   b.Reason,
+
+		AgentAdmin:  agentAdmin(b),
+		AgentWeight: b.Agent.Weight,
+
 		Since:     formatMillis(b.Since),
 		Observers: []Observer{},
 	}

@@ -166,6 +166,36 @@ func TestHeldBackendSaysSo(t *testing.T) {
 	}
 }
 
+func TestAgentsWishIsShown(t *testing.T) {
+	for _, test := range []struct {
+		agent         state.Wish
+		admin         state.Admin
+		weight, table string
+	}{
+		{state.Wish{}, "", "", "http://h:1  2  ready  healthy"},
+		{state.Wish{Admin: state.Maint}, state.Maint, "", "2  ready (agent maint)  healthy"},
+		{state.Wish{Weight: "50%"}, "", "50%", "2 (agent 50%)  ready  healthy"},
+		{state.Wish{Weight: "0%"}, state.Drain, "0%", "2 (agent 0%)  ready (agent drain)  healthy"},
+	} {
+		b := state.Backend{ID: "b", Name: "b", Protocol: "http", Host: "h", Port: 1, Weight: 2, Admin: state.Ready, Health: state.Healthy, Agent: test.agent}
+		pool := newClusterPool(&state.Pool{Backends: []state.Backend{b}}, nil, now())
+		shown := newBackend(&b, func(string) *cluster.Observation { return nil })
+		if got := pool.Backends[0]; got.AgentAdmin != test.admin || got.AgentWeight != test.weight || got.Admin != state.Ready || got.Weight != 2 {
+			t.Errorf("%+v: got %+v in /cluster", test.agent, got)
+		}
+		if shown.AgentAdmin != test.admin || shown.AgentWeight != test.weight || shown.Admin != state.Ready || shown.Weight != 2 {
+			t.Errorf("%+v: got %+v in /v1", test.agent, shown)
+		}
+		var table strings.Builder
+		if err := (&ClusterView{Pools: []ClusterPool{pool}}).writeTable(&table, now()); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(strings.Join(strings.Fields(table.String()), " "), strings.Join(strings.Fields(test.table), " ")) {
+			t.Errorf("%+v: got the table\n%s\nwant %q in it", test.agent, table.String(), test.table)
+		}
+	}
+}
+
 func TestTableSaysWhyABackendIsUnhealthy(t *testing.T) {
 	for _, test := range []struct {
 		backend ClusterBackend

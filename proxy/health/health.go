@@ -35,7 +35,7 @@ type Sink interface {
 	// called when that changes.
 	Reachable(backendID string, ok bool)
 	// Judged says that this node's opinion of a backend that it observes has
-	// changed, or that there now is one.
+	// changed, or that there now is one, or that its agent asks for another admin state.
 	Judged(o Observation)
 	// Failed says that a probe has failed, whatever came of that.
 	Failed(pool, backend string)
@@ -57,6 +57,8 @@ type Observation struct {
 	// Steady is how long the opinion had been the same at that time, as far as this
 	// node has probed the backend.
 	Steady time.Duration
+	// Agent is what the backend's agent asks for, as it has said so far.
+	Agent state.Wish
 }
 
 // Checker probes backends on the schedules of their pools. Its methods are safe

@@ -86,7 +86,7 @@ func TestHTTPExpectations(t *testing.T) {
 	} {
 		test.check.Type = "http"
 		got := plain(p.probe(t.Context(), checkedAs(test.check), b))
-		if want := (result{test.passed, true, test.reason}); got != want {
+		if want := found(test.passed, true, test.reason); got != want {
 			t.Errorf("%s: got %+v, want %+v", test.name, got, want)
 		}
 	}
@@ -154,12 +154,12 @@ func TestProbeOfAnotherPort(t *testing.T) {
 		traffic, port int
 		want          result
 	}{
-		{"both listen", portOf(bad), portOf(good), result{true, true, "200 OK"}},
-		{"nothing takes traffic", nothing, portOf(good), result{true, false, "200 OK"}},
-		{"the probe fails", portOf(good), portOf(bad), result{false, true, "503 Service Unavailable in N ms"}},
-		{"the probe fails, nothing takes traffic", nothing, portOf(bad), result{false, true, "503 Service Unavailable in N ms"}},
-		{"nothing to probe", portOf(good), nothing, result{false, true, "connection refused"}},
-		{"its own port", portOf(good), portOf(good), result{true, true, "200 OK"}},
+		{"both listen", portOf(bad), portOf(good), found(true, true, "200 OK")},
+		{"nothing takes traffic", nothing, portOf(good), found(true, false, "200 OK")},
+		{"the probe fails", portOf(good), portOf(bad), found(false, true, "503 Service Unavailable in N ms")},
+		{"the probe fails, nothing takes traffic", nothing, portOf(bad), found(false, true, "503 Service Unavailable in N ms")},
+		{"nothing to probe", portOf(good), nothing, found(false, true, "connection refused")},
+		{"its own port", portOf(good), portOf(good), found(true, true, "200 OK")},
 	} {
 		b := &state.Backend{Protocol: "http", Host: "127.0.0.1", Port: test.traffic}
 		pool := checkedAs(state.HealthCheck{Type: "http", Port: test.port})
@@ -228,12 +228,12 @@ func TestGRPCProbe(t *testing.T) {
 			{"403", false, "403 Forbidden in N ms"},
 		} {
 			got := plain(p.probe(t.Context(), checkedAs(state.HealthCheck{Type: "grpc", Service: test.service}), b))
-			if want := (result{test.passed, true, test.reason}); got != want {
+			if want := found(test.passed, true, test.reason); got != want {
 				t.Errorf("TLS %t, service %q: got %+v, want %+v", secure, test.service, got, want)
 			}
 		}
 		hanging := checkedAs(state.HealthCheck{Type: "grpc", Service: "silent", Timeout: state.Duration(100 * time.Millisecond)})
-		if got, want := p.probe(t.Context(), hanging, b), (result{false, true, "timeout after 100ms"}); got != want {
+		if got, want := p.probe(t.Context(), hanging, b), found(false, true, "timeout after 100ms"); got != want {
 			t.Errorf("TLS %t, no answer: got %+v, want %+v", secure, got, want)
 		}
 	}
@@ -253,11 +253,11 @@ func TestGRPCProbeOfOtherServers(t *testing.T) {
 		backend *state.Backend
 		want    result
 	}{
-		{"HTTP/1", prober{}, plainHTTP1, result{false, true, "not an HTTP/2 answer"}},
-		{"HTTP/1 in TLS", trusting, secureHTTP1, result{false, false, "remote error: tls: no application protocol"}},
-		{"TLS without ALPN", trusting, deaf, result{false, true, "no HTTP/2: the server does not agree on h2 in TLS"}},
-		{"mail", prober{}, mail, result{false, true, "not an HTTP/2 answer"}},
-		{"closed", prober{}, closing, result{false, true, "connection closed before the end of the answer"}},
+		{"HTTP/1", prober{}, plainHTTP1, found(false, true, "not an HTTP/2 answer")},
+		{"HTTP/1 in TLS", trusting, secureHTTP1, found(false, false, "remote error: tls: no application protocol")},
+		{"TLS without ALPN", trusting, deaf, found(false, true, "no HTTP/2: the server does not agree on h2 in TLS")},
+		{"mail", prober{}, mail, found(false, true, "not an HTTP/2 answer")},
+		{"closed", prober{}, closing, found(false, true, "connection closed before the end of the answer")},
 	} {
 		got := test.prober.probe(t.Context(), checkedAs(state.HealthCheck{Type: "grpc", Timeout: state.Duration(2 * time.Second)}), test.backend)
 		if got != test.want {

@@ -22,6 +22,7 @@ type result struct {
 	passed    bool
 	connected bool // false if traffic could not connect
 	reason    string
+	said      words // by an agent
 }
 
 // probeFunc probes a backend once, as its pool says.
@@ -64,6 +65,8 @@ func (p prober) check(ctx context.Context, pool *state.Pool, b *state.Backend) (
 	case state.CheckTCP:
 	case state.CheckGRPC:
 		r, err = askGRPC(ctx, conn, &pool.HealthCheck, b)
+	case state.CheckAgent:
+		r, err = askAgent(conn)
 	default:
 		r, err = askHTTP(conn, &pool.HealthCheck, b)
 	}
@@ -122,7 +125,7 @@ func secured(check *state.HealthCheck, b *state.Backend) bool {
 	case state.TLSOff:
 		return false
 	}
-	return b.Protocol == "https" && check.Type != state.CheckTCP
+	return b.Protocol == "https" && check.Type != state.CheckTCP && check.Type != state.CheckAgent
 }
 
 func (p prober) tlsFor(check *state.HealthCheck, b *state.Backend) *tls.Config {

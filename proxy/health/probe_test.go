@@ -82,6 +82,11 @@ func checkedBy(kind string, timeout time.Duration) *state.Pool {
 	return &state.Pool{HealthCheck: check}
 }
 
+// found is what a probe finds where no agent speaks.
+func found(passed, connected bool, reason string) result {
+	return result{passed: passed, connected: connected, reason: reason}
+}
+
 // plain is a result without the time that an answer took.
 func plain(r result) result {
 	r.reason = regexp.MustCompile(` in \d+ ms$`).ReplaceAllString(r.reason, " in N ms")
@@ -128,7 +133,7 @@ func TestHTTPProbe(t *testing.T) {
 				}
 			})
 			got := plain(prober{}.probe(t.Context(), checkedBy("http", test.timeout), b))
-			if want := (result{test.passed, true, test.reason}); got != want {
+			if want := found(test.passed, true, test.reason); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
@@ -153,7 +158,7 @@ func TestProbeRequest(t *testing.T) {
 func TestProbeReset(t *testing.T) {
 	b := listen(t, func(conn *net.TCPConn, _ string) { conn.SetLinger(0) })
 	got := prober{}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
-	if want := (result{false, true, "connection reset by peer"}); got != want {
+	if want := found(false, true, "connection reset by peer"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -186,7 +191,7 @@ func TestTCPProbe(t *testing.T) {
 	for _, protocol := range []string{"http", "https"} {
 		b.Protocol = protocol
 		got := prober{}.probe(t.Context(), checkedBy("tcp", 5*time.Second), b)
-		if want := (result{true, true, "connected"}); got != want {
+		if want := found(true, true, "connected"); got != want {
 			t.Errorf("%s: got %+v, want %+v", protocol, got, want)
 		}
 	}
@@ -202,7 +207,7 @@ func TestTLSProbe(t *testing.T) {
 	b := backendAt(t, "https", server.Listener.Addr().String())
 
 	got := prober{tls: &tls.Config{RootCAs: roots}}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
-	if want := (result{true, true, "200 OK"}); got != want {
+	if want := found(true, true, "200 OK"); got != want {
 		t.Errorf("trusted: got %+v, want %+v", got, want)
 	}
 	got = prober{}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
@@ -234,7 +239,7 @@ func TestProbeWithProxyHeader(t *testing.T) {
 			pool := checkedBy("http", 5*time.Second)
 			pool.ProxyProtocol = protocol
 			got := p.probe(t.Context(), pool, b)
-			if want := (result{true, true, "200 OK"}); got != want {
+			if want := found(true, true, "200 OK"); got != want {
 				t.Errorf("%s, TLS %t: got %+v, want %+v", protocol, secure, got, want)
 			}
 			if h := <-headers; h.Version != want || !h.Command.IsLocal() {

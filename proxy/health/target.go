@@ -32,6 +32,9 @@ type target struct {
 	turned time.Time
 	// streak is how many results in a row have spoken against the opinion.
 	streak int
+	// wish is what the backend's agent asks for. Like the opinion it begins as what the
+	// cluster has agreed.
+	wish state.Wish
 	// told is whether the sink was told that this address cannot be reached.
 	told bool
 	last Observation // zero until the first probe has ended
@@ -45,6 +48,7 @@ func newTarget(pool *state.Pool, b *state.Backend, observed bool) *target {
 		observed: observed,
 		opinion:  b.Health,
 		turned:   time.Now(),
+		wish:     b.Agent,
 	}
 }
 
@@ -53,6 +57,9 @@ func newTarget(pool *state.Pool, b *state.Backend, observed bool) *target {
 func (t *target) rescheduled(pool *state.Pool, b *state.Backend, observed bool) *target {
 	next := newTarget(pool, b, observed)
 	next.opinion, next.turned, next.told, next.last = t.opinion, t.turned, t.told, t.last
+	if t.pool.HealthCheck.Type == pool.HealthCheck.Type {
+		next.wish = t.wish
+	}
 	return next
 }
 
@@ -162,6 +169,8 @@ func (c *Checker) record(t *target, r result, started time.Time) []func() {
 	}
 	was := t.opinion
 	crossed := t.count(r.passed)
+	asked := t.wish.Wants()
+	t.wish = r.said.over(t.wish)
 	now := time.Now()
 	if crossed {
 		t.turned = now
@@ -174,11 +183,15 @@ func (c *Checker) record(t *target, r result, started time.Time) []func() {
 		Latency:   now.Sub(started),
 		Reason:    r.reason,
 		Steady:    now.Sub(t.turned),
+		Agent:     t.wish,
+	}
+	// Another weight can wait for the next report; an agent may change it all the time.
+	if (crossed || asked != t.wish.Wants()) && t.observed {
+		o := t.last
+		news = append(news, func() { c.sink.Judged(o) })
 	}
 	if crossed && t.observed {
-		o := t.last
 		c.log.Info("opinion of backend changed", "pool", t.pool.Name, "backend", t.backend.Name, "from", was, "to", t.opinion, "reason", r.reason)
-		news = append(news, func() { c.sink.Judged(o) })
 	}
 	return news
 }
