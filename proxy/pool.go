@@ -11,6 +11,7 @@ import (
 type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
+	findings []*finding        // the same
 	strategy balance.Strategy
 	budget   *budget
 }
@@ -47,7 +48,9 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 		made.strategy = p.newStrategy(spec)
 	}
 	for i := range spec.Backends {
-		made.targets = append(made.targets, p.target(made, &spec.Backends[i]))
+		b := &spec.Backends[i]
+		made.targets = append(made.targets, p.target(made, b))
+		made.findings = append(made.findings, p.findings[b.ID])
 	}
 	p.refresh(made)
 	return made
@@ -125,19 +128,18 @@ func (p *Proxy) refresh(pool *pool) { pool.strategy.Update(p.eligible(pool)) }
 
 // eligible gives the targets that may get new requests: those the operator and their
 // agents want, that are healthy and that this node can reach. If it can reach none, it tries
-// those that are healthy; if none is healthy, the pool says what to do.
+// those that are healthy; if none is healthy, the pool says what to do. It is asked
+// at each finding, and of thousands of backends there may be thousands at once.
 func (p *Proxy) eligible(pool *pool) []*balance.Target {
-	var ready, healthy, reachable []*balance.Target
+	ready := make([]*balance.Target, 0, len(pool.targets))
+	healthy, reachable := make([]*balance.Target, 0, len(pool.targets)), make([]*balance.Target, 0, len(pool.targets))
 	for i, t := range pool.targets {
-		b := &pool.spec.Backends[i]
+		b, f := &pool.spec.Backends[i], pool.findings[i]
 		if b.Wanted() != state.Ready {
 			continue
 		}
 		ready = append(ready, t)
-		if !p.healthy(b) {
-			continue
-		}
-		if p.findings[b.ID].tripped {
+		if f.tripped || !p.healthy(b, f) {
 			continue
 		}
 		healthy = append(healthy, t)
@@ -157,9 +159,9 @@ func (p *Proxy) eligible(pool *pool) []*balance.Target {
 	}
 }
 
-func (p *Proxy) healthy(b *state.Backend) bool {
-	if opinion := p.findings[b.ID].opinion; p.autonomous && opinion != nil {
-		return *opinion
+func (p *Proxy) healthy(b *state.Backend, f *finding) bool {
+	if p.autonomous && f.opinion != nil {
+		return *f.opinion
 	}
 	return b.Healthy()
 }

@@ -35,6 +35,9 @@ func FormatPercent(percent int) string {
 
 // Percent is Weight as a number.
 func (w Wish) Percent() int {
+	if w.Weight == "" {
+		return 100
+	}
 	if percent, ok := ParsePercent(w.Weight); ok {
 		return percent
 	}

@@ -1,6 +1,9 @@
 package balance
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // roundRobin walks a ring in which every target stands as often as its weight
 // says, spread as evenly as can be. Over one turn the shares are exact; with equal
@@ -48,6 +51,9 @@ func (r *roundRobin) Pick(tried []*Target) *Target {
 // sum of all. Weights 5, 1, 1 give a a b a c a a rather than a a a a a b c.
 func smoothRing(targets []*Target) []*Target {
 	weights, total := reduced(targets)
+	if total == len(targets) { // all alike: each stands once, and thousands take no time
+		return slices.Clone(targets)
+	}
 	ring := make([]*Target, 0, total)
 	credit := make([]int, len(targets))
 	for range total {
