@@ -239,6 +239,19 @@ func TestGRPCProbe(t *testing.T) {
 	}
 }
 
+// What a server sends may be anything.
+func FuzzReadServing(f *testing.F) {
+	for _, body := range []string{"", "\x00\x00\x00\x00\x02\x08\x01", "\x00\x00\x00\x00\x02\x0b\x0c", "\x01\x00\x00\x00\x00", "\x00\xff\xff\xff\xff"} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		status, err := readServing(body)
+		if err != nil && status != 0 || err == nil && servingName(status) == "" {
+			t.Errorf("%q: got %d, %v", body, status, err)
+		}
+	})
+}
+
 func TestGRPCProbeOfOtherServers(t *testing.T) {
 	plainHTTP1, _ := serveHTTP(t, false, http1, func(http.ResponseWriter, *http.Request) {})
 	secureHTTP1, trusting := serveHTTP(t, true, http1, func(http.ResponseWriter, *http.Request) {})
