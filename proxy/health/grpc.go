@@ -29,7 +29,7 @@ const (
 
 var (
 	errNoHTTP2    = errors.New("no HTTP/2: the server does not agree on h2 in TLS")
-	errNotHTTP2   = errors.New("not an HTTP/2 answer")
+	errNotHTTP2   = errors.New("no HTTP/2 answer")
 	errBadMessage = errors.New("not an answer of grpc.health.v1.Health")
 )
 
@@ -92,9 +92,11 @@ func callGRPC(ctx context.Context, conn net.Conn, check *state.HealthCheck, b *s
 	return response, notHTTP2(err)
 }
 
-// notHTTP2 gives err if it came from the connection. The others speak of frames.
+// notHTTP2 gives err if it came from the network. The others speak of frames; net/http
+// has several for a connection that was closed.
 func notHTTP2(err error) error {
-	if err == nil || notHTTP(err) == err || errors.Is(err, context.DeadlineExceeded) {
+	var network net.Error
+	if err == nil || errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return errNotHTTP2

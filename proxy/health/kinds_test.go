@@ -233,8 +233,8 @@ func TestGRPCProbe(t *testing.T) {
 			}
 		}
 		hanging := checkedAs(state.HealthCheck{Type: "grpc", Service: "silent", Timeout: state.Duration(100 * time.Millisecond)})
-		if got, want := p.probe(t.Context(), hanging, b), found(false, true, "timeout after 100ms"); got != want {
-			t.Errorf("TLS %t, no answer: got %+v, want %+v", secure, got, want)
+		if got := p.probe(t.Context(), hanging, b); got.passed || got.reason != "timeout after 100ms" { // a slow machine may not even connect
+			t.Errorf("TLS %t, no answer: got %+v, want a timeout after 100ms", secure, got)
 		}
 	}
 }
@@ -258,19 +258,25 @@ func TestGRPCProbeOfOtherServers(t *testing.T) {
 	certificate := httptest.NewTLSServer(nil)
 	defer certificate.Close()
 	deaf := listenTLS(t, &tls.Config{Certificates: certificate.TLS.Certificates})
-	mail := listen(t, func(conn *net.TCPConn, _ string) { io.WriteString(conn, "220 mail.example.com ESMTP\r\n") })
-	closing := listen(t, func(*net.TCPConn, string) {})
+	mail := listen(t, func(conn *net.TCPConn, _ string) {
+		io.WriteString(conn, "220 mail.example.com ESMTP\r\n")
+		untilClosed(conn)
+	})
+	closing := listen(t, func(conn *net.TCPConn, _ string) {
+		conn.CloseWrite()
+		untilClosed(conn)
+	})
 	for _, test := range []struct {
 		name    string
 		prober  prober
 		backend *state.Backend
 		want    result
 	}{
-		{"HTTP/1", prober{}, plainHTTP1, found(false, true, "not an HTTP/2 answer")},
+		{"HTTP/1", prober{}, plainHTTP1, found(false, true, "no HTTP/2 answer")},
 		{"HTTP/1 in TLS", trusting, secureHTTP1, found(false, false, "remote error: tls: no application protocol")},
 		{"TLS without ALPN", trusting, deaf, found(false, true, "no HTTP/2: the server does not agree on h2 in TLS")},
-		{"mail", prober{}, mail, found(false, true, "not an HTTP/2 answer")},
-		{"closed", prober{}, closing, found(false, true, "connection closed before the end of the answer")},
+		{"mail", prober{}, mail, found(false, true, "no HTTP/2 answer")},
+		{"closed", prober{}, closing, found(false, true, "no HTTP/2 answer")},
 	} {
 		got := test.prober.probe(t.Context(), checkedAs(state.HealthCheck{Type: "grpc", Timeout: state.Duration(2 * time.Second)}), test.backend)
 		if got != test.want {
