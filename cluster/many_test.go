@@ -14,7 +14,7 @@ import (
 // says how long it takes until every node has it, and that the same node leads in the
 // same term. How fast it must be is not for a test to say that runs beside others.
 func TestManyVerdictsAtOnce(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		t.Skip("takes some seconds of all cores")
 	}
 	const pools, each = 4, 2500

@@ -73,7 +73,12 @@ func stricter(a, b Admin) Admin {
 }
 
 // Wanted is whether the backend should get traffic, by the operator and its agent.
-func (b *Backend) Wanted() Admin { return stricter(b.Admin, b.Agent.Wants()) }
+func (b *Backend) Wanted() Admin {
+	if b.Agent == (Wish{}) {
+		return b.Admin
+	}
+	return stricter(b.Admin, b.Agent.Wants())
+}
 
 // Share is the weight that the backend has with what its agent asks for, at least 1.
 func (b *Backend) Share() int {
