@@ -164,8 +164,15 @@ func (n *node) local() Local {
 
 // observe makes the node believe that its probes found a backend so.
 func (n *node) observe(b *state.Backend, healthy bool) {
+	n.observeAs(Observation{BackendID: b.ID, URL: b.URL(), Healthy: healthy, At: time.Now()})
+}
+
+// observeAs makes the node believe that its probes found these things.
+func (n *node) observeAs(found ...Observation) {
 	n.mu.Lock()
-	n.observations[b.ID] = LocalBackend{Observation: &Observation{BackendID: b.ID, URL: b.URL(), Healthy: healthy, At: time.Now()}}
+	for _, o := range found {
+		n.observations[o.BackendID] = LocalBackend{Observation: &o}
+	}
 	n.mu.Unlock()
 	n.Observed()
 }

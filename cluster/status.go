@@ -1,6 +1,10 @@
 package cluster
 
-import "time"
+import (
+	"time"
+
+	"lbnode/state"
+)
 
 // MemberState is how this node sees another one.
 type MemberState string
@@ -118,4 +122,8 @@ type Observation struct {
 	Latency time.Duration `json:"latency"`
 	// Reason is what the last probe found, such as "200 OK" or "connection refused".
 	Reason string `json:"reason"`
+	// Steady is how long the opinion had been the same at that time.
+	Steady time.Duration `json:"steady,omitempty"`
+	// Agent is what the backend's agent asks for.
+	Agent state.Wish `json:"agent,omitzero"`
 }

@@ -1,173 +1,131 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
-	"hash/fnv"
+	"errors"
 	"slices"
-	"sync"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"lbnode/state"
 )
 
-// maxObservers is how many nodes probe one backend.
-const maxObservers = 3
+// maxVerdicts is how many verdicts one log entry holds: with reasons, some 250 KiB.
+// Raft asks for no more than twice that.
+const maxVerdicts = 1000
 
-// electorate is the living nodes, of which each backend's observers are chosen.
-// Their ids are hashed once, because all backends are gone through at each view,
-// report and change of the members.
-type electorate []elector
-
-type elector struct {
-	id    string
-	hash  uint64
-	score uint64 // for the backend in question
-}
-
-func newElectorate(alive []string) electorate {
-	e := make(electorate, len(alive))
-	for i, id := range alive {
-		e[i] = elector{id: id, hash: hash(id)}
-	}
-	return e
-}
-
-// observers chooses the nodes that probe a backend by rendezvous hashing
-// (Thaler and Ravishankar, 1998): every node computes the same, and a node that
-// comes or goes moves only its own share. The best comes first.
-func (e electorate) observers(backendID string) []string {
-	backend := hash(backendID)
-	var best [maxObservers]elector
-	n := 0
-	for _, next := range e {
-		next.score = scatter(backend + next.hash)
-		n = min(n+1, maxObservers)
-		place := n - 1
-		if best[place].id != "" && !next.beats(best[place]) {
-			continue
+// judgeLoop commits verdicts, those of one moment together.
+func (c *Cluster) judgeLoop(ctx context.Context) {
+	for {
+		changed, now := c.changes.wait(), time.Now()
+		verdicts := judge(c.fsm.view(), c.aliveIDs(), c.observers.fresh(now), now)
+		for some := range slices.Chunk(verdicts, maxVerdicts) {
+			err := c.commitVerdicts(ctx, some)
+			if err != nil && ctx.Err() == nil {
+				c.log.Warn("cannot commit verdicts", "error", err)
+				pause(ctx, time.Second)
+			}
+			if err != nil {
+				break
+			}
 		}
-		for ; place > 0 && next.beats(best[place-1]); place-- {
-			best[place] = best[place-1]
+		if !pauseUntil(ctx, changed, time.Second) {
+			return
 		}
-		best[place] = next
 	}
-	chosen := make([]string, n)
-	for i := range chosen {
-		chosen[i] = best[i].id
-	}
-	return chosen
 }
 
-func (e elector) beats(other elector) bool {
-	return cmp.Or(cmp.Compare(e.score, other.score), cmp.Compare(other.id, e.id)) > 0
-}
-
-// hash of an id. FNV alone differs little where only the last bytes do.
-func hash(id string) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(id))
-	return scatter(h.Sum64())
-}
-
-// scatter is the finaliser of MurmurHash3.
-func scatter(x uint64) uint64 {
-	x ^= x >> 33
-	x *= 0xff51afd7ed558ccd
-	x ^= x >> 33
-	x *= 0xc4ceb9fe1a85ec53
-	return x ^ x>>33
-}
-
-// Observes returns a function that says whether this node is to probe a backend,
-// as the living nodes are now.
-func (c *Cluster) Observes() func(backendID string) bool {
-	alive, self := newElectorate(c.aliveIDs()), c.id.nodeID()
-	return func(backendID string) bool { return slices.Contains(alive.observers(backendID), self) }
-}
-
-func (c *Cluster) aliveIDs() []string {
-	alive := c.gossip.alive()
-	ids := make([]string, len(alive))
-	for i, m := range alive {
-		ids[i] = m.ID
-	}
-	return ids
-}
-
-// reports are the observations that nodes have sent to the leader, in its
-// memory.
-type reports struct {
-	mu     sync.Mutex
-	byNode map[string]nodeReport
-}
-
-// nodeReport is all that one node observes.
-type nodeReport struct {
-	received  time.Time
-	byBackend map[string]Observation
-}
-
-func newReports() *reports { return &reports{byNode: map[string]nodeReport{}} }
-
-// clear forgets all. What was reported in one time in office is no ground for a
-// verdict in the next: another leader may have heard better since.
-func (r *reports) clear() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	clear(r.byNode)
-}
-
-// put replaces what a node has reported.
-func (r *reports) put(node string, observations []Observation, now time.Time) {
-	report := nodeReport{received: now, byBackend: make(map[string]Observation, len(observations))}
-	for _, o := range observations {
-		report.byBackend[o.BackendID] = o
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.byNode[node] = report
-}
-
-// fresh returns a copy of what was received of late, and drops the rest.
-func (r *reports) fresh(now time.Time) map[string]nodeReport {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	fresh := map[string]nodeReport{}
-	for node, report := range r.byNode {
-		if now.Sub(report.received) > reportFresh {
-			delete(r.byNode, node)
-			continue
+// commitVerdicts leaves out why, and how often, while there are members that do not
+// understand it: whether a backend is healthy must not wait for an upgrade.
+func (c *Cluster) commitVerdicts(ctx context.Context, verdicts []state.Verdict) error {
+	err := c.applyOp(ctx, &state.SetHealth{Verdicts: verdicts})
+	if errors.Is(err, ErrHeldBack) {
+		if verdicts = plain(verdicts); len(verdicts) == 0 {
+			return nil
 		}
-		fresh[node] = report
+		return c.applyOp(ctx, &state.SetHealth{Verdicts: verdicts})
 	}
-	return fresh
+	if err == nil {
+		c.tellFlapping(verdicts)
+	}
+	return err
+}
+
+// plain gives verdicts as the first version has them.
+func plain(verdicts []state.Verdict) []state.Verdict {
+	var all []state.Verdict
+	for _, v := range verdicts {
+		if v.Health != "" {
+			all = append(all, state.Verdict{BackendID: v.BackendID, URL: v.URL, Health: v.Health})
+		}
+	}
+	return all
+}
+
+// tellFlapping logs which backends will be held, and for how long.
+func (c *Cluster) tellFlapping(verdicts []state.Verdict) {
+	if !slices.ContainsFunc(verdicts, func(v state.Verdict) bool { return v.Falls > 0 && v.Health == state.Unhealthy }) {
+		return
+	}
+	judged := map[string]bool{}
+	for _, v := range verdicts {
+		judged[v.BackendID] = true
+	}
+	for _, pool := range c.fsm.view().Pools {
+		for i := range pool.Backends {
+			if b := &pool.Backends[i]; judged[b.ID] && b.Hold() > 0 {
+				c.log.Warn("backend flaps: it gets no traffic before it has been healthy for some time",
+					"pool", pool.Name, "backend", b.Name, "for", b.Hold(), "falls", b.Falls, "reason", b.Reason)
+			}
+		}
+	}
 }
 
 // judge returns the verdicts that the reports call for: where a majority of a
-// backend's observers agree on another health than the committed one.
-func judge(view *state.View, alive []string, fresh map[string]nodeReport) []state.Verdict {
+// backend's observers agree on another health than the committed one and, if the
+// backend flaps, have found it healthy for long enough.
+func judge(view *state.View, alive []string, fresh map[string]nodeReport, now time.Time) []state.Verdict {
 	var verdicts []state.Verdict
 	electorate := newElectorate(alive)
 	for _, pool := range view.Pools {
 		for i := range pool.Backends {
 			b := &pool.Backends[i]
-			if health := majority(b, electorate.observers(b.ID), fresh); health != "" && health != b.Health {
-				verdicts = append(verdicts, state.Verdict{BackendID: b.ID, URL: b.URL(), Health: health})
+			observers := electorate.observers(b.ID)
+			v := judgeOne(b, observers, fresh, now)
+			if pool.HealthCheck.Type == state.CheckAgent {
+				v.Agent = agreedWish(b, observers, fresh)
+			}
+			if v.Health != "" || v.Agent != nil {
+				v.BackendID, v.URL = b.ID, b.URL()
+				verdicts = append(verdicts, v)
 			}
 		}
 	}
 	return verdicts
 }
 
-// majority returns what most of a backend's observers say, empty if they do not
-// agree or too few have spoken.
+// judgeOne gives the verdict on a backend's health, with an empty one if it stays.
+func judgeOne(b *state.Backend, observers []string, fresh map[string]nodeReport, now time.Time) state.Verdict {
+	health := majority(b, observers, fresh)
+	if health == "" || health == b.Health || steadyFor(b, observers, fresh, now) < b.Hold() {
+		return state.Verdict{}
+	}
+	v := state.Verdict{Health: health, Falls: b.NextFalls(health, now.UnixMilli())}
+	if health == state.Unhealthy {
+		v.Reason = reasonOf(b, observers, fresh)
+	}
+	return v
+}
+
+// majority returns the health that more than half of the observers report, empty
+// if there is none. Those who have not reported count as undecided.
 func majority(b *state.Backend, observers []string, fresh map[string]nodeReport) state.Health {
-	up, down := 0, 0
+	up, down, url := 0, 0, b.URL()
 	for _, node := range observers {
 		o, ok := fresh[node].byBackend[b.ID]
 		switch {
-		case !ok || o.URL != b.URL():
+		case !ok || o.URL != url:
 		case o.Healthy:
 			up++
 		default:
@@ -184,77 +142,92 @@ func majority(b *state.Backend, observers []string, fresh map[string]nodeReport)
 	return ""
 }
 
-// judgeLoop commits verdicts, those of one moment together.
-func (c *Cluster) judgeLoop(ctx context.Context) {
-	for {
-		changed := c.changes.wait()
-		view := c.fsm.view()
-		if verdicts := judge(view, c.aliveIDs(), c.observers.fresh(time.Now())); len(verdicts) > 0 {
-			err := c.applyOp(ctx, &state.SetHealth{Verdicts: verdicts})
-			if err != nil && ctx.Err() == nil {
-				c.log.Warn("cannot commit verdicts", "error", err)
-				pause(ctx, time.Second)
-			}
-		}
-		if !pauseUntil(ctx, changed, time.Second) {
-			return
+// steadyFor is how long a majority of the observers have found the backend healthy,
+// each by its own clock: until its report, and since that came. Where nothing is held
+// it is not asked.
+func steadyFor(b *state.Backend, observers []string, fresh map[string]nodeReport, now time.Time) time.Duration {
+	if b.Hold() == 0 {
+		return 0
+	}
+	var steady []time.Duration
+	for _, node := range observers {
+		report := fresh[node]
+		if o, ok := report.byBackend[b.ID]; ok && o.Healthy && o.URL == b.URL() {
+			steady = append(steady, o.Steady+now.Sub(report.received))
 		}
 	}
+	need := len(observers)/2 + 1
+	if len(steady) < need {
+		return 0
+	}
+	slices.Sort(steady)
+	return steady[len(steady)-need]
 }
 
-// observed takes the report of a node.
-func (c *Cluster) observed(call observeCall) error {
-	if id, _ := c.leader(); id != c.id.nodeID() {
-		return errNotLeader
-	}
-	c.observers.put(call.From, call.Observations, time.Now())
-	c.changes.send()
-	return nil
-}
+// strictness is the order of what agents ask for.
+var strictness = []state.Admin{"", state.Drain, state.Maint}
 
-// Observed tells that this node's probes have come to another opinion of a
-// backend; the leader gets to know at once. It does not block.
-func (c *Cluster) Observed() { c.observationsDue() }
-
-func (c *Cluster) observationsDue() {
-	select {
-	case c.reporter <- struct{}{}:
-	default: // a report is due already
-	}
-}
-
-// reportLoop sends this node's observations to the leader, when they change and
-// once in a while.
-func (c *Cluster) reportLoop(ctx context.Context) {
-	for {
-		wait := resendEvery
-		if c.id.clusterID() != "" {
-			if err := c.sendObservations(ctx); err != nil {
-				c.log.Debug("cannot report to the leader", "error", err)
-				wait = 2 * retryAfter
-			}
-		}
-		if !pauseUntil(ctx, c.reporter, wait) {
-			return
+// agreedWish is what a backend's agent asks for by the word of a majority of the
+// observers, nil if that is what the cluster has, or if they do not agree.
+func agreedWish(b *state.Backend, observers []string, fresh map[string]nodeReport) *state.Wish {
+	var admins, percents []int
+	for _, node := range observers {
+		if o, ok := fresh[node].byBackend[b.ID]; ok && o.URL == b.URL() {
+			admins = append(admins, slices.Index(strictness, o.Agent.Admin))
+			percents = append(percents, o.Agent.Percent())
 		}
 	}
+	wish := b.Agent
+	if admin, ok := middle(admins, len(observers)); ok && admin >= 0 {
+		wish.Admin = strictness[admin]
+	}
+	if percent, ok := middle(percents, len(observers)); ok {
+		wish.Weight = state.FormatPercent(percent)
+	}
+	if wish == b.Agent {
+		return nil
+	}
+	return &wish
 }
 
-func (c *Cluster) sendObservations(ctx context.Context) error {
-	call := observeCall{From: c.id.nodeID(), Observations: []Observation{}}
-	for _, b := range c.cfg.Local().Backends {
-		if b.Observation != nil {
-			call.Observations = append(call.Observations, *b.Observation)
+// middle is the value of which a majority of n say that it is at least that and a
+// majority that it is at most that. Observers ask at different moments, and a load
+// is seldom twice the same: what they all say might never be.
+func middle(said []int, n int) (value int, ok bool) {
+	need := n/2 + 1
+	if len(said) < need {
+		return 0, false
+	}
+	slices.Sort(said)
+	return said[need-1], said[need-1] == said[len(said)-need]
+}
+
+// reasonOf is what the first observer that finds the backend unhealthy says of it.
+func reasonOf(b *state.Backend, observers []string, fresh map[string]nodeReport) string {
+	for _, node := range observers {
+		report := fresh[node]
+		if o, ok := report.byBackend[b.ID]; ok && !o.Healthy && o.URL == b.URL() && o.Reason != "" {
+			return clipReason(report.name + ": " + o.Reason)
 		}
 	}
-	id, addr := c.leader()
-	switch id {
-	case "":
-		return errNotLeader
-	case c.id.nodeID():
-		return c.observed(call)
+	return ""
+}
+
+// clipReason makes a text one that a verdict may carry.
+func clipReason(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	const mark = "…"
+	if len(text) <= state.MaxReason {
+		return text
 	}
-	ctx, cancel := context.WithTimeout(ctx, callWithin)
-	defer cancel()
-	return c.calls.call(ctx, named(id, addr), observePath, call, &none{})
+	end := state.MaxReason - len(mark)
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + mark
 }

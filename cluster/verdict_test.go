@@ -147,7 +147,7 @@ func TestJudgeNeedsMoreThanHalf(t *testing.T) {
 			}
 			fresh[node] = report
 		}
-		for _, v := range judge(view, nodes, fresh) {
+		for _, v := range judge(view, nodes, fresh, time.Now()) {
 			agree, all := 0, newElectorate(nodes).observers(v.BackendID)
 			for _, node := range all {
 				if o, ok := fresh[node].byBackend[v.BackendID]; ok && o.Healthy == (v.Health == state.Healthy) {
@@ -163,8 +163,8 @@ func TestJudgeNeedsMoreThanHalf(t *testing.T) {
 
 func TestOldReportsCountForNothing(t *testing.T) {
 	r, now := newReports(), time.Now()
-	r.put("old", []Observation{{BackendID: "b"}}, now.Add(-reportFresh-time.Second))
-	r.put("new", []Observation{{BackendID: "b"}}, now)
+	r.put("old", "lb1", []Observation{{BackendID: "b"}}, now.Add(-reportFresh-time.Second))
+	r.put("new", "lb2", []Observation{{BackendID: "b"}}, now)
 	fresh := r.fresh(now)
 	if _, ok := fresh["old"]; ok || len(fresh) != 1 {
 		t.Errorf("got %v, want the new report alone", fresh)

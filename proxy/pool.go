@@ -13,6 +13,7 @@ import (
 type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
+	findings []*finding        // the same
 	strategy balance.Strategy
 	observer balance.Observer // the strategy, if it is one; nil if not
 	counter  balance.Counter  // the same
@@ -58,7 +59,9 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 		made.key = newKeyer(spec.HashOn)
 	}
 	for i := range spec.Backends {
-		made.targets = append(made.targets, p.target(made, &spec.Backends[i]))
+		b := &spec.Backends[i]
+		made.targets = append(made.targets, p.target(made, b))
+		made.findings = append(made.findings, p.findings[b.ID])
 	}
 	made.sticky.Store(newSticky(made, p.cookieKeys))
 	p.refresh(made)
@@ -106,7 +109,7 @@ func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 		Name:     b.Name,
 		Protocol: b.Protocol,
 		Addr:     b.Addr(),
-		Weight:   b.Weight,
+		Weight:   b.Share(),
 		Via:      f.via,
 		Local:    f.local,
 	}
@@ -141,21 +144,20 @@ func (p *Proxy) refresh(pool *pool) {
 	}
 }
 
-// eligible gives the targets that may get new requests: those the operator wants,
-// that are healthy and that this node can reach. If it can reach none, it tries
-// those that are healthy; if none is healthy, the pool says what to do.
+// eligible gives the targets that may get new requests: those the operator and their
+// agents want, that are healthy and that this node can reach. If it can reach none, it tries
+// those that are healthy; if none is healthy, the pool says what to do. It is asked
+// at each finding, and of thousands of backends there may be thousands at once.
 func (p *Proxy) eligible(pool *pool) []*balance.Target {
-	var ready, healthy, reachable []*balance.Target
+	ready := make([]*balance.Target, 0, len(pool.targets))
+	healthy, reachable := make([]*balance.Target, 0, len(pool.targets)), make([]*balance.Target, 0, len(pool.targets))
 	for i, t := range pool.targets {
-		b := &pool.spec.Backends[i]
-		if b.Admin != state.Ready {
+		b, f := &pool.spec.Backends[i], pool.findings[i]
+		if b.Wanted() != state.Ready {
 			continue
 		}
 		ready = append(ready, t)
-		if !p.healthy(b) {
-			continue
-		}
-		if p.findings[b.ID].tripped {
+		if f.tripped || !p.healthy(b, f) {
 			continue
 		}
 		healthy = append(healthy, t)
@@ -175,9 +177,9 @@ func (p *Proxy) eligible(pool *pool) []*balance.Target {
 	}
 }
 
-func (p *Proxy) healthy(b *state.Backend) bool {
-	if opinion := p.findings[b.ID].opinion; p.autonomous && opinion != nil {
-		return *opinion
+func (p *Proxy) healthy(b *state.Backend, f *finding) bool {
+	if p.autonomous && f.opinion != nil {
+		return *f.opinion
 	}
 	return b.Healthy()
 }

@@ -154,7 +154,9 @@ func (p *Proxy) SetOpinion(backendID string, healthy bool) {
 		return
 	}
 	f.opinion = &healthy
-	p.refresh(f.pool)
+	if p.autonomous {
+		p.refresh(f.pool)
+	}
 }
 
 // SetAutonomous says whether the node trusts its own opinion of a backend, where it

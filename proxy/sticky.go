@@ -91,9 +91,9 @@ func (e *exchange) fields() string {
 // those that are drained, unless the pool wants their clients to move. Proxy.mu is held.
 func (p *Proxy) refreshSticky(pool *pool, s *sticky) {
 	for i, t := range pool.targets {
-		b := &pool.spec.Backends[i]
-		wanted := b.Admin == state.Ready || b.Admin == state.Drain && pool.spec.Sticky.Drain != state.StickyMove
-		s.byID[t.ID].open.Store(wanted && p.healthy(b) && !p.findings[b.ID].tripped && !t.Unreachable.Load())
+		b, f := &pool.spec.Backends[i], pool.findings[i]
+		keeps := b.Wanted() == state.Ready || b.Wanted() == state.Drain && pool.spec.Sticky.Drain != state.StickyMove
+		s.byID[t.ID].open.Store(keeps && p.healthy(b, f) && !f.tripped && !t.Unreachable.Load())
 	}
 }
 

@@ -115,24 +115,6 @@ type Pool struct {
 	Backends      []Backend `json:"backends"`
 }
 
-// HealthCheck says how the backends of a pool are probed.
-type HealthCheck struct {
-	// Type is "http" (GET Path, any 2xx or 3xx passes) or "tcp" (connecting passes).
-	Type string `json:"type"`
-	// Path is the request target of an http check.
-	Path string `json:"path"`
-	// Interval is the time between the starts of two probes.
-	Interval Duration `json:"interval"`
-	// Timeout bounds one probe; it is at most Interval.
-	Timeout Duration `json:"timeout"`
-	// Rise is how many probes in a row must pass before an unhealthy backend is
-	// reported healthy.
-	Rise int `json:"rise"`
-	// Fall is how many probes in a row must fail before a healthy backend is
-	// reported unhealthy.
-	Fall int `json:"fall"`
-}
-
 // Timeouts bound a proxied request.
 type Timeouts struct {
 	// Connect bounds the time to open a connection to a backend.
@@ -205,6 +187,13 @@ type Backend struct {
 	// Since is when Health was last changed, in milliseconds since 1970, by the
 	// clock of the node that proposed the change.
 	Since int64 `json:"since"`
+	// Reason is why the backend is unhealthy: a node's name and what its probe found.
+	Reason string `json:"reason,omitempty"`
+	// Falls is how often the backend became unhealthy of late, as [Backend.NextFalls]
+	// counts.
+	Falls int `json:"falls,omitempty"`
+	// Agent is what the backend's agent asks for, nothing without an agent check.
+	Agent Wish `json:"agent,omitzero"`
 }
 
 // Addr is the address to connect to, host:port.
@@ -223,18 +212,6 @@ type Route struct {
 	// Path is a prefix of whole segments: "/api" covers /api and /api/x, not /apix.
 	Path string `json:"path"`
 	Pool string `json:"pool"`
-}
-
-// DefaultHealthCheck is the check of a pool that names no other.
-func DefaultHealthCheck() HealthCheck {
-	return HealthCheck{
-		Type:     "http",
-		Path:     "/",
-		Interval: Duration(2 * time.Second),
-		Timeout:  Duration(time.Second),
-		Rise:     2,
-		Fall:     3,
-	}
 }
 
 // DefaultTimeouts are the timeouts of a pool that names no others.
@@ -266,17 +243,6 @@ func (p Pool) over(old Pool) Pool {
 	old.Sticky = p.Sticky.over(old.Sticky)
 	old.ProxyProtocol = proxyProtocol(p.ProxyProtocol, old.ProxyProtocol)
 	return old
-}
-
-func (h HealthCheck) over(old HealthCheck) HealthCheck {
-	return HealthCheck{
-		Type:     either(h.Type, old.Type),
-		Path:     either(h.Path, old.Path),
-		Interval: either(h.Interval, old.Interval),
-		Timeout:  either(h.Timeout, old.Timeout),
-		Rise:     either(h.Rise, old.Rise),
-		Fall:     either(h.Fall, old.Fall),
-	}
 }
 
 func (t Timeouts) over(old Timeouts) Timeouts {
@@ -342,8 +308,8 @@ func (b Backend) withDefaults() Backend {
 	return b
 }
 
-// over gives the backend that b makes of old. Name, ID and health are old's: a
-// name does not change, and health is the cluster's to say.
+// over gives the backend that b makes of old. Name, ID and health, with all that
+// goes with it, are old's: a name does not change, and health is the cluster's to say.
 func (b Backend) over(old Backend) Backend {
 	old.Protocol = either(b.Protocol, old.Protocol)
 	old.Host = either(canonicalHost(b.Host), old.Host)

@@ -101,6 +101,7 @@ func (op *UpdatePool) apply(c *content, _ int64) *Error {
 	if err := pool.validate(); err != nil {
 		return err
 	}
+	pool.forgetAgents()
 	c.putPool(&pool)
 	return nil
 }
@@ -173,7 +174,7 @@ func (p *Pool) fill(backends []Backend, taken *taken, at int64) (int, *Error) {
 	}
 	for i, b := range backends {
 		b = b.withDefaults()
-		b.Health, b.Since = Starting, at
+		b.begin(at)
 		if err := b.validate(); err != nil {
 			return i, err
 		}
@@ -257,7 +258,7 @@ func (op *UpdateBackend) apply(c *content, at int64) *Error {
 		return err
 	}
 	if b.startsAgain(&old) {
-		b.Health, b.Since = Starting, at
+		b.begin(at)
 	}
 	for j := range pool.Backends {
 		if j == i {
@@ -360,54 +361,4 @@ func (op *RemoveRoute) apply(c *content, _ int64) *Error {
 	}
 	c.Routes = without(c.Routes, i)
 	return nil
-}
-
-// SetHealth commits verdicts. A verdict on a backend that has gone, or has moved
-// since it was probed, is passed over: it came too late.
-type SetHealth struct {
-	Verdicts []Verdict `json:"verdicts"`
-}
-
-// Verdict is a health that a majority of a backend's observers agreed on.
-type Verdict struct {
-	BackendID string `json:"backend_id"`
-	// URL is the address that was probed.
-	URL    string `json:"url"`
-	Health Health `json:"health"`
-}
-
-func (*SetHealth) kind() string { return "set_health" }
-
-func (op *SetHealth) apply(c *content, at int64) *Error {
-	verdicts := make(map[string]Verdict, len(op.Verdicts))
-	for _, v := range op.Verdicts {
-		if v.Health != Healthy && v.Health != Unhealthy {
-			return invalid("health", "must be healthy or unhealthy, not %q", v.Health)
-		}
-		verdicts[v.BackendID] = v
-	}
-	for _, pool := range c.Pools {
-		if changed := pool.judged(verdicts, at); changed != nil {
-			c.putPool(changed)
-		}
-	}
-	return nil
-}
-
-// judged returns a copy of the pool with the verdicts on its backends, nil if
-// they change nothing.
-func (p *Pool) judged(verdicts map[string]Verdict, at int64) *Pool {
-	var changed *Pool
-	for i := range p.Backends {
-		b := &p.Backends[i]
-		v, ok := verdicts[b.ID]
-		if !ok || v.URL != b.URL() || v.Health == b.Health {
-			continue
-		}
-		if changed == nil {
-			changed = p.clone()
-		}
-		changed.Backends[i].Health, changed.Backends[i].Since = v.Health, at
-	}
-	return changed
 }

@@ -80,9 +80,10 @@ func (p Pool) filled(before map[string]*Backend, ids map[string]bool, at int64) 
 	for i := range pool.Backends {
 		b := &pool.Backends[i]
 		if old := before[b.ID]; old != nil && !b.startsAgain(old) {
-			b.Health, b.Since = old.Health, old.Since
+			b.inherit(old)
 		}
 	}
+	pool.forgetAgents()
 	return &pool, nil
 }
 

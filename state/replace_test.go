@@ -143,7 +143,7 @@ func TestReplaceGivesAnyState(t *testing.T) {
 			for i := range op.Pools {
 				op.Pools[i].Backends = slices.Clone(op.Pools[i].Backends)
 				for j := range op.Pools[i].Backends {
-					op.Pools[i].Backends[j].Health, op.Pools[i].Backends[j].Since = "", 0
+					op.Pools[i].Backends[j].begin(0)
 				}
 			}
 		}

@@ -132,10 +132,12 @@ func (s *script) pool() Pool {
 		HashOn:      pick(s, "", "", HashClient, HashPath, "query:a", "x"),
 		WhenAllDown: pick(s, "", Reject, FailOpen, FailOpen, "x"),
 		HealthCheck: HealthCheck{
-			Type:     pick(s, "", "http", "tcp", "x"),
+			Type:     pick(s, "", "http", "tcp", "grpc", "agent", "x"),
 			Path:     s.path(),
 			Interval: pick(s, 0, 0, seconds(1), 1_234_567_891, -1),
 			Rise:     pick(s, 0, 0, 5, 1000),
+			Port:     pick(s, 0, 0, 81, 81, NoLimit),
+			Headers:  pick(s, nil, nil, map[string]string{"x-a": "1", "X-A": "2"}, map[string]string{"X-A": "", "X-b": "\xff"}),
 		},
 		Timeouts: Timeouts{Request: pick(s, 0, 0, seconds(3), 3)},
 		Backends: s.backends(),
@@ -182,6 +184,9 @@ func (s *script) verdicts() []Verdict {
 			BackendID: fmt.Sprintf("id-%d", s.next()%16),
 			URL:       fmt.Sprintf("http://h%d:80", s.next()%6),
 			Health:    pick(s, Healthy, Healthy, Unhealthy, Unhealthy, Starting),
+			Reason:    pick(s, "", "", "lb1: 503 <&\u2028>", "\xff"),
+			Falls:     pick(s, 0, 0, 3, 8),
+			Agent:     pick(s, nil, nil, &Wish{}, &Wish{Admin: Drain}, &Wish{Weight: "50%"}, &Wish{Weight: "050%"}),
 		}
 	}
 	return verdicts

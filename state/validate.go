@@ -21,6 +21,7 @@ var (
 	tokenPattern = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")
 	// queryPattern is of keys in a query as it is written, with its escapes.
 	queryPattern = regexp.MustCompile("^[!$%'-;?-~]{1,128}$")
+	headerName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 )
 
 const (
@@ -130,28 +131,6 @@ func (l *Limits) validate() *Error {
 	}
 	if l.Open != 0 {
 		return validDuration("limits.open", l.Open, 10*time.Millisecond, maxDuration)
-	}
-	return nil
-}
-
-func (h *HealthCheck) validate() *Error {
-	if h.Type != "http" && h.Type != "tcp" {
-		return invalid("health_check.type", "must be http or tcp, not %q", h.Type)
-	}
-	if !strings.HasPrefix(h.Path, "/") || !printable(h.Path) {
-		return invalid("health_check.path", "must begin with / and hold no space or control character, not %q", h.Path)
-	}
-	if err := validDuration("health_check.interval", h.Interval, minInterval, maxDuration); err != nil {
-		return err
-	}
-	if err := validDuration("health_check.timeout", h.Timeout, time.Millisecond, time.Duration(h.Interval)); err != nil {
-		return err
-	}
-	if h.Rise < 1 || h.Rise > 100 {
-		return invalid("health_check.rise", "must be 1 to 100, not %d", h.Rise)
-	}
-	if h.Fall < 1 || h.Fall > 100 {
-		return invalid("health_check.fall", "must be 1 to 100, not %d", h.Fall)
 	}
 	return nil
 }

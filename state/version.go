@@ -57,11 +57,28 @@ func (c *content) version() int {
 
 // version is the lowest in which a pool can be written.
 func (p *Pool) version() int {
+	version := max(p.HealthCheck.version(), backendsVersion(p.Backends))
 	if p.HashOn != "" || p.Sticky != (Sticky{}) || p.Strategy != RoundRobin && slices.Contains(strategies, p.Strategy) {
-		return 4
+		version = 4
 	}
 	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 || p.Timeouts.Hedge != 0 || p.ProxyProtocol != "" {
-		return 3
+		version = max(version, 3)
+	}
+	return version
+}
+
+func backendsVersion(backends []Backend) int {
+	version := 1
+	for i := range backends {
+		version = max(version, backends[i].version())
+	}
+	return version
+}
+
+// version is the lowest in which a backend can be written.
+func (b *Backend) version() int {
+	if b.Reason != "" || b.Falls != 0 || b.Agent != (Wish{}) {
+		return 4
 	}
 	return 1
 }
@@ -69,17 +86,25 @@ func (p *Pool) version() int {
 // The version methods of operations give the lowest version of a command that can
 // say what the operation says.
 
-func (*InitCluster) version() int   { return 1 }
-func (*Seed) version() int          { return 1 }
-func (op *CreatePool) version() int { return op.Pool.version() }
-func (op *UpdatePool) version() int { return op.Pool.version() }
-func (*DeletePool) version() int    { return 1 }
-func (*AddBackend) version() int    { return 1 }
-func (*UpdateBackend) version() int { return 1 }
-func (*RemoveBackend) version() int { return 1 }
-func (*PutRoute) version() int      { return 1 }
-func (*RemoveRoute) version() int   { return 1 }
-func (*SetHealth) version() int     { return 1 }
+func (*InitCluster) version() int      { return 1 }
+func (op *Seed) version() int          { return backendsVersion(op.Backends) }
+func (op *CreatePool) version() int    { return op.Pool.version() }
+func (op *UpdatePool) version() int    { return op.Pool.version() }
+func (*DeletePool) version() int       { return 1 }
+func (op *AddBackend) version() int    { return op.Backend.version() }
+func (op *UpdateBackend) version() int { return op.Patch.version() }
+func (*RemoveBackend) version() int    { return 1 }
+func (*PutRoute) version() int         { return 1 }
+func (*RemoveRoute) version() int      { return 1 }
+
+func (op *SetHealth) version() int {
+	for _, v := range op.Verdicts {
+		if v.Reason != "" || v.Falls != 0 || v.Agent != nil {
+			return 4
+		}
+	}
+	return 1
+}
 
 func (op *Replace) version() int {
 	version := 2

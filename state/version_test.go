@@ -28,9 +28,11 @@ func eachField(path string, v reflect.Value, visit func(path string, field refle
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		eachField(path, v.Elem(), visit)
+		v.SetZero()
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		eachField(path+"[]", v.Index(0), visit)
+		v.SetZero()
 	case reflect.Struct:
 		for i := range v.NumField() {
 			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
@@ -52,6 +54,8 @@ func give(field reflect.Value) {
 		field.SetBool(true)
 	case field.Kind() == reflect.String:
 		field.SetString("x")
+	case field.Type() == reflect.TypeFor[map[string]string]():
+		field.Set(reflect.ValueOf(map[string]string{"X": "x"}))
 	default:
 		panic("this test cannot fill a " + field.Type().String())
 	}
@@ -182,6 +186,33 @@ func TestStrategiesNeedVersion4(t *testing.T) {
 		{&CreatePool{Pool: Pool{Name: "web", Sticky: Sticky{Cookie: "lb"}}}, 4},
 		{&Replace{Pools: []Pool{{Name: "web", Strategy: Random}}}, 4},
 		{&content{Pools: []*Pool{{Name: "api"}, {Name: "web", Strategy: P2C}}}, 4},
+	} {
+		if got := test.op.version(); got != test.want {
+			t.Errorf("%+v: got version %d, want %d", test.op, got, test.want)
+		}
+	}
+}
+
+// What a new kind of check, or a verdict with its reason, says is lost on an older
+// binary; a plain one is still written for it.
+func TestHealthNeedsVersion4(t *testing.T) {
+	flapping := Backend{ID: "1", Health: Unhealthy, Falls: 3}
+	for _, test := range []struct {
+		op   versioned
+		want int
+	}{
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "tcp"}}}, 1},
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "grpc"}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Method: "GET"}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Headers: map[string]string{"X-Probe": ""}}}}, 4},
+		{&CreatePool{Pool: Pool{Name: "web", Limits: Limits{Failures: 5}, HealthCheck: HealthCheck{Port: 8081}}}, 4},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Unhealthy}}}, 1},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Unhealthy}, {BackendID: "2", Health: Unhealthy, Reason: "x"}}}, 4},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Healthy, Falls: 1}}}, 4},
+		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Agent: &Wish{}}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "agent"}}}, 4},
+		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{Agent: Wish{Weight: "50%"}}}}}}, 4},
+		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{}, flapping}}}}, 4},
 	} {
 		if got := test.op.version(); got != test.want {
 			t.Errorf("%+v: got version %d, want %d", test.op, got, test.want)

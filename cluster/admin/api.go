@@ -48,6 +48,16 @@ type HealthCheck struct {
 	Timeout  state.Duration `json:"timeout,omitzero"`
 	Rise     int            `json:"rise,omitempty"`
 	Fall     int            `json:"fall,omitempty"`
+
+	UnhealthyInterval state.Duration    `json:"unhealthy_interval,omitzero"` // interval takes it away
+	Method            string            `json:"method,omitempty"`            // GET takes it away
+	Host              string            `json:"host,omitempty"`              // none takes it away
+	Status            string            `json:"status,omitempty"`            // 200-399 takes it away
+	Body              string            `json:"body,omitempty"`              // none takes it away
+	TLS               string            `json:"tls,omitempty"`               // auto takes it away
+	Port              int               `json:"port,omitempty"`              // -1 takes it away
+	Service           string            `json:"service,omitempty"`           // none takes it away
+	Headers           map[string]string `json:"headers,omitempty"`           // an empty value takes a header away
 }
 
 // Timeouts are [state.Timeouts] of which parts may be left out in writing.
@@ -85,6 +95,12 @@ type Backend struct {
 	Admin    state.Admin  `json:"admin"`
 	Health   state.Health `json:"health"`
 	Healthy  bool         `json:"healthy"`
+	// Reason is why the backend is unhealthy: a node's name and what its probe found.
+	Reason string `json:"reason,omitempty"`
+	// AgentAdmin is drain or maint if the backend's agent asks for it, AgentWeight such
+	// as 50% if it asks for another weight.
+	AgentAdmin  state.Admin `json:"agent_admin,omitempty"`
+	AgentWeight string      `json:"agent_weight,omitempty"`
 	// Since is when Health last changed, RFC 3339.
 	Since string `json:"since"`
 	// LastHealthCheck is when the node that answers last probed the backend, RFC
@@ -156,9 +172,20 @@ func newBackend(b *state.Backend, seen observed) Backend {
 		Admin:           b.Admin,
 		Health:          b.Health,
 		Healthy:         b.Healthy(),
+		Reason:          b.Reason,
+		AgentAdmin:      agentAdmin(b),
+		AgentWeight:     b.Agent.Weight,
 		Since:           formatMillis(b.Since),
 		LastHealthCheck: checked,
 	}
+}
+
+// agentAdmin is what keeps traffic away by an agent's wish, empty if nothing does.
+func agentAdmin(b *state.Backend) state.Admin {
+	if wants := b.Agent.Wants(); wants != state.Ready {
+		return wants
+	}
+	return ""
 }
 
 // formatTime gives "" for the zero time.

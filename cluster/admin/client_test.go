@@ -33,13 +33,24 @@ func TestClientRoundTrip(t *testing.T) {
 	must(err)
 	want := state.DefaultHealthCheck()
 	want.Path, want.Interval = "/healthz", state.Duration(time.Second)
-	if state.HealthCheck(pool.HealthCheck) != want {
+	if !state.HealthCheck(pool.HealthCheck).Equal(want) {
 		t.Errorf("health check: got %+v, want %+v", pool.HealthCheck, want)
 	}
 	pool, err = client.UpdatePool(ctx, "web", PoolSpec{WhenAllDown: state.FailOpen})
 	must(err)
-	if pool.WhenAllDown != state.FailOpen || state.HealthCheck(pool.HealthCheck) != want {
+	if pool.WhenAllDown != state.FailOpen || !state.HealthCheck(pool.HealthCheck).Equal(want) {
 		t.Errorf("changed pool: got %+v, want only when_all_down changed", pool)
+	}
+	check := HealthCheck{
+		Type: "http", Method: "HEAD", Host: "www.example.com", Status: "200-299,401", TLS: "insecure", Port: 8081,
+		UnhealthyInterval: state.Duration(2 * time.Second), Headers: map[string]string{"x-probe": "1"},
+	}
+	pool, err = client.UpdatePool(ctx, "web", PoolSpec{HealthCheck: check})
+	must(err)
+	want.Method, want.Host, want.Status, want.TLS, want.Port = "HEAD", "www.example.com", "200-299,401", "insecure", 8081
+	want.UnhealthyInterval, want.Headers = state.Duration(2*time.Second), map[string]string{"X-Probe": "1"}
+	if !state.HealthCheck(pool.HealthCheck).Equal(want) {
+		t.Errorf("changed check: got %+v, want %+v", pool.HealthCheck, want)
 	}
 
 	b, err := client.AddBackend(ctx, "web", BackendSpec{Name: "web-2", Host: "10.0.0.2", Port: 81, Weight: 3})

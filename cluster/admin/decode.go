@@ -166,8 +166,11 @@ func describe(v reflect.Value) string {
 	if _, ok := v.Interface().(state.Duration); ok {
 		return `a duration such as "2s" or "500ms"`
 	}
-	if v.Kind() == reflect.Int {
+	switch v.Kind() {
+	case reflect.Int:
 		return "an integer"
+	case reflect.Map:
+		return "an object whose values are strings"
 	}
 	return "a string"
 }

@@ -56,7 +56,7 @@ func newSnapshot(view *state.View, version string, now time.Time) *Snapshot {
 	s := &Snapshot{ClusterID: view.ClusterID, Index: view.Index, SavedAt: formatTime(now), SavedBy: version}
 	s.Content.Routes = view.Routes
 	for _, p := range view.Pools {
-		s.Content.Pools = append(s.Content.Pools, *p)
+		s.Content.Pools = append(s.Content.Pools, p.Unjudged())
 	}
 	s.Counts = countsOf(&s.Content)
 	return s

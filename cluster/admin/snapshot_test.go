@@ -61,6 +61,23 @@ func TestGoldenSnapshotFile(t *testing.T) {
 	}
 }
 
+// What was found out about a backend is no part of the configuration, and would keep
+// older nodes from restoring it.
+func TestSnapshotHasNoReasons(t *testing.T) {
+	c := webPool(t)
+	pool := c.View().Pool("web")
+	want := encodeSnapshot(t, c)
+	b := pool.Backends[0]
+	c.apply(t, &state.SetHealth{Verdicts: []state.Verdict{{BackendID: b.ID, URL: b.URL(), Health: state.Unhealthy, Reason: "lb1: refused", Falls: 3}}})
+	if got := c.View().Pool(pool.Name).Backends[0].Reason; got == "" {
+		t.Fatal("got no reason to leave out")
+	}
+	got := encodeSnapshot(t, c)
+	if bytes.Contains(got, []byte("refused")) || bytes.Contains(got, []byte("falls")) || bytes.Equal(got, want) {
+		t.Errorf("got %s, want the health and nothing of why", got)
+	}
+}
+
 // A file may be indented otherwise, by an editor or a tool.
 func TestSnapshotMayBeIndented(t *testing.T) {
 	data := encodeSnapshot(t, webPool(t))

@@ -72,19 +72,35 @@ func (p *ClusterPool) write(w io.Writer, now time.Time) {
 	fmt.Fprintln(w, "BACKEND\tURL\tWEIGHT\tADMIN\tHEALTH\tSINCE\tCHECKED\tIN FLIGHT")
 	for i := range p.Backends {
 		b := &p.Backends[i]
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%d\n", b.Name, b.URL, b.Weight, b.Admin, b.verdict(),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", b.Name, b.URL,
+			WithAgent(b.Weight, b.AgentWeight), WithAgent(b.Admin, string(b.AgentAdmin)), b.verdict(),
 			ago(b.Since, now), ago(b.LastHealthCheck, now), b.InFlight)
 	}
 }
 
-// verdict is the backend's health and, if that is bad, what a probe found.
+// WithAgent gives what the operator wants with what an agent asks for besides, if that
+// is anything.
+func WithAgent(wanted any, agent string) string {
+	if agent == "" {
+		return fmt.Sprint(wanted)
+	}
+	return fmt.Sprintf("%v (agent %s)", wanted, agent)
+}
+
+// verdict is the backend's health and, if that is bad, why: what holds it, what a
+// probe finds now, or what one found then.
 func (b *ClusterBackend) verdict() string {
-	if b.Health == state.Unhealthy {
-		for _, o := range b.Observers {
-			if !o.Healthy {
-				return fmt.Sprintf("%s: %s", b.Health, o.Reason)
-			}
+	if b.Health != state.Unhealthy {
+		return string(b.Health)
+	}
+	why := b.Held
+	for _, o := range b.Observers {
+		if !o.Healthy {
+			why = cmp.Or(why, o.Reason)
 		}
+	}
+	if why = cmp.Or(why, b.Reason); why != "" {
+		return fmt.Sprintf("%s: %s", b.Health, why)
 	}
 	return string(b.Health)
 }

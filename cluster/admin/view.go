@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"lbnode/cluster"
@@ -76,6 +78,15 @@ type ClusterBackend struct {
 	Weight   int          `json:"weight"`
 	Admin    state.Admin  `json:"admin"`
 	Health   state.Health `json:"health"`
+	// Reason is why the backend is unhealthy: a node's name and what its probe found
+	// when the cluster agreed on it.
+	Reason string `json:"reason,omitempty"`
+	// Held is why the backend is unhealthy although its observers find it healthy.
+	Held string `json:"held,omitempty"`
+	// AgentAdmin is drain or maint if the backend's agent asks for it, AgentWeight such
+	// as 50% if it asks for another weight.
+	AgentAdmin  state.Admin `json:"agent_admin,omitempty"`
+	AgentWeight string      `json:"agent_weight,omitempty"`
 	// Since is when Health last changed, RFC 3339.
 	Since string `json:"since"`
 	// LastHealthCheck is when any node last probed the backend, RFC 3339, empty if
@@ -173,19 +184,25 @@ func newClusterPool(p *state.Pool, nodes []cluster.NodeStatus, now time.Time) Cl
 
 func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Time) ClusterBackend {
 	backend := ClusterBackend{
-		ID:        b.ID,
-		Name:      b.Name,
-		Protocol:  b.Protocol,
-		Host:      b.Host,
-		Port:      b.Port,
-		URL:       b.URL(),
-		Weight:    b.Weight,
-		Admin:     b.Admin,
-		Health:    b.Health,
+		ID:       b.ID,
+		Name:     b.Name,
+		Protocol: b.Protocol,
+		Host:     b.Host,
+		Port:     b.Port,
+		URL:      b.URL(),
+		Weight:   b.Weight,
+		Admin:    b.Admin,
+		Health:   b.Health,
+		Reason:   b.Reason,
+
+		AgentAdmin:  agentAdmin(b),
+		AgentWeight: b.Agent.Weight,
+
 		Since:     formatMillis(b.Since),
 		Observers: []Observer{},
 	}
 	var checked time.Time
+	var steady []time.Duration // of those who find it healthy
 	for i := range nodes {
 		if !present(&nodes[i]) {
 			continue
@@ -198,10 +215,25 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 			if o.At.After(checked) {
 				checked = o.At
 			}
+			if o.Healthy {
+				steady = append(steady, o.Steady)
+			}
 		}
 	}
+	backend.Held = held(b, steady, len(backend.Observers))
 	backend.LastHealthCheck = formatTime(checked)
 	return backend
+}
+
+// held says how far a backend that flaps has come, empty if it is not held, or if its
+// observers do not find it healthy.
+func held(b *state.Backend, steady []time.Duration, observers int) string {
+	need := observers/2 + 1
+	if b.Hold() == 0 || len(steady) < need {
+		return ""
+	}
+	slices.Sort(steady)
+	return fmt.Sprintf("flapping: healthy for %s of %s", steady[len(steady)-need].Truncate(time.Second), b.Hold())
 }
 
 func newObserver(node string, o *cluster.Observation, now time.Time) Observer {

@@ -138,6 +138,64 @@ func TestClusterForm(t *testing.T) {
 	}
 }
 
+// A backend that flaps shows how long most of its observers have found it healthy.
+func TestHeldBackendSaysSo(t *testing.T) {
+	const s = time.Second
+	for _, test := range []struct {
+		health state.Health
+		falls  int
+		steady []time.Duration // negative: unhealthy
+		want   string
+	}{
+		{state.Unhealthy, 5, []time.Duration{13 * s, 12*s + 1, 3 * s}, "flapping: healthy for 12s of 40s"},
+		{state.Unhealthy, 5, []time.Duration{12 * s, -1, 13 * s}, "flapping: healthy for 12s of 40s"},
+		{state.Unhealthy, 5, []time.Duration{12 * s, -1, -1}, ""}, // what a probe finds says more
+		{state.Unhealthy, 2, []time.Duration{12 * s, 12 * s, 12 * s}, ""},
+		{state.Healthy, 5, []time.Duration{12 * s, 12 * s, 12 * s}, ""},
+	} {
+		b := &state.Backend{ID: "b", Host: "h", Port: 1, Health: test.health, Falls: test.falls, Reason: "lb1: refused"}
+		nodes := make([]cluster.NodeStatus, len(test.steady))
+		for i, steady := range test.steady {
+			o := &cluster.Observation{URL: b.URL(), Healthy: steady >= 0, Steady: steady}
+			nodes[i] = cluster.NodeStatus{State: cluster.Alive, Report: cluster.Report{Local: cluster.Local{Backends: map[string]cluster.LocalBackend{"b": {Observation: o}}}}}
+		}
+		got := newClusterBackend(b, nodes, now())
+		if got.Held != test.want || got.Reason != b.Reason {
+			t.Errorf("%+v: got held %q, reason %q, want %q and the reason of the verdict", test, got.Held, got.Reason, test.want)
+		}
+	}
+}
+
+func TestAgentsWishIsShown(t *testing.T) {
+	for _, test := range []struct {
+		agent         state.Wish
+		admin         state.Admin
+		weight, table string
+	}{
+		{state.Wish{}, "", "", "http://h:1  2  ready  healthy"},
+		{state.Wish{Admin: state.Maint}, state.Maint, "", "2  ready (agent maint)  healthy"},
+		{state.Wish{Weight: "50%"}, "", "50%", "2 (agent 50%)  ready  healthy"},
+		{state.Wish{Weight: "0%"}, state.Drain, "0%", "2 (agent 0%)  ready (agent drain)  healthy"},
+	} {
+		b := state.Backend{ID: "b", Name: "b", Protocol: "http", Host: "h", Port: 1, Weight: 2, Admin: state.Ready, Health: state.Healthy, Agent: test.agent}
+		pool := newClusterPool(&state.Pool{Backends: []state.Backend{b}}, nil, now())
+		shown := newBackend(&b, func(string) *cluster.Observation { return nil })
+		if got := pool.Backends[0]; got.AgentAdmin != test.admin || got.AgentWeight != test.weight || got.Admin != state.Ready || got.Weight != 2 {
+			t.Errorf("%+v: got %+v in /cluster", test.agent, got)
+		}
+		if shown.AgentAdmin != test.admin || shown.AgentWeight != test.weight || shown.Admin != state.Ready || shown.Weight != 2 {
+			t.Errorf("%+v: got %+v in /v1", test.agent, shown)
+		}
+		var table strings.Builder
+		if err := (&ClusterView{Pools: []ClusterPool{pool}}).writeTable(&table, now()); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(strings.Join(strings.Fields(table.String()), " "), strings.Join(strings.Fields(test.table), " ")) {
+			t.Errorf("%+v: got the table\n%s\nwant %q in it", test.agent, table.String(), test.table)
+		}
+	}
+}
+
 func TestTableSaysWhyABackendIsUnhealthy(t *testing.T) {
 	for _, test := range []struct {
 		backend ClusterBackend
@@ -146,6 +204,9 @@ func TestTableSaysWhyABackendIsUnhealthy(t *testing.T) {
 		{ClusterBackend{Health: state.Healthy, Observers: []Observer{{Reason: "refused"}}}, "healthy"}, // one node's trouble
 		{ClusterBackend{Health: state.Unhealthy}, "unhealthy"},
 		{ClusterBackend{Health: state.Unhealthy, Observers: []Observer{{Healthy: true, Reason: "200 OK"}, {Reason: "refused"}}}, "unhealthy: refused"},
+		{ClusterBackend{Health: state.Unhealthy, Reason: "lb1: 503", Observers: []Observer{{Healthy: true, Reason: "200 OK"}}}, "unhealthy: lb1: 503"},
+		{ClusterBackend{Health: state.Unhealthy, Reason: "lb1: 503", Observers: []Observer{{Reason: "refused"}}}, "unhealthy: refused"}, // what is so now
+		{ClusterBackend{Health: state.Unhealthy, Reason: "lb1: 503", Held: "flapping", Observers: []Observer{{Reason: "refused"}}}, "unhealthy: flapping"},
 	} {
 		if got := test.backend.verdict(); got != test.want {
 			t.Errorf("%+v: got %q, want %q", test.backend, got, test.want)

@@ -55,10 +55,11 @@ func runBackendList(ctx context.Context, args []string, stdout, _ io.Writer) err
 }
 
 func writeBackends(w io.Writer, pools ...admin.Pool) {
-	fmt.Fprintln(w, "POOL\tNAME\tURL\tWEIGHT\tADMIN\tHEALTH\tSINCE")
+	fmt.Fprintln(w, "POOL\tNAME\tURL\tWEIGHT\tADMIN\tHEALTH\tSINCE\tREASON")
 	for _, p := range pools {
 		for _, b := range p.Backends {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", p.Name, b.Name, b.URL, b.Weight, b.Admin, b.Health, b.Since)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, b.Name, b.URL,
+				admin.WithAgent(b.Weight, b.AgentWeight), admin.WithAgent(b.Admin, string(b.AgentAdmin)), b.Health, b.Since, b.Reason)
 		}
 	}
 }

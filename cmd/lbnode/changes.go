@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"lbnode/state"
@@ -58,6 +59,7 @@ func describePool(p *state.Pool) string {
 	if p.HashOn != "" {
 		all += ", hash on " + p.HashOn
 	}
+	all += describeCheck(&h)
 	if p.Timeouts.Try > 0 {
 		all += fmt.Sprintf(", try %s", p.Timeouts.Try)
 	}
@@ -72,6 +74,31 @@ func describePool(p *state.Pool) string {
 	}
 	if p.ProxyProtocol != "" {
 		all += ", PROXY protocol " + p.ProxyProtocol
+	}
+	return all
+}
+
+// describeCheck tells what a check has that most have not.
+func describeCheck(h *state.HealthCheck) string {
+	all := ""
+	if h.UnhealthyInterval > 0 {
+		all += fmt.Sprintf(", check every %s while unhealthy", h.UnhealthyInterval)
+	}
+	if h.Port > 0 {
+		all += fmt.Sprintf(", check port %d", h.Port)
+	}
+	for _, part := range []struct{ what, value string }{
+		{"method", h.Method}, {"host", h.Host}, {"status", h.Status}, {"TLS", h.TLS}, {"service", h.Service},
+	} {
+		if part.value != "" {
+			all += fmt.Sprintf(", check %s %s", part.what, part.value)
+		}
+	}
+	if h.Body != "" {
+		all += fmt.Sprintf(", check body %q", h.Body)
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.Headers)) {
+		all += fmt.Sprintf(", check header %s: %s", name, h.Headers[name])
 	}
 	return all
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,10 +141,13 @@ func TestChangesShowEveryField(t *testing.T) {
 			leaf.value.SetString("other")
 		case reflect.Int, reflect.Int64:
 			leaf.value.SetInt(77)
+		case reflect.Map:
+			leaf.value.Set(reflect.ValueOf(map[string]string{"X-Other": "other"}))
 		default:
 			t.Fatalf("%s is of kind %s, which this test cannot change", leaf.path, leaf.value.Kind())
 		}
-		health := strings.HasSuffix(leaf.path, ".Health") || strings.HasSuffix(leaf.path, ".Since")
+		health := slices.ContainsFunc([]string{".Health", ".Since", ".Reason", ".Falls"}, func(name string) bool { return strings.HasSuffix(leaf.path, name) }) ||
+			strings.Contains(leaf.path, ".Agent.")
 		if got := changesBetween(newConfig(), changed); (len(got) == 0) != health {
 			t.Errorf("%s changed: got %v", leaf.path, got)
 		}

@@ -101,7 +101,7 @@ func deadPools(view *admin.ClusterView) []string {
 		wanted, serves := false, false
 		for _, b := range p.Backends {
 			wanted = wanted || b.Admin == state.Ready
-			serves = serves || b.Admin == state.Ready && b.Health == state.Healthy
+			serves = serves || b.Admin == state.Ready && b.AgentAdmin == "" && b.Health == state.Healthy
 		}
 		if wanted && !serves {
 			dead = append(dead, fmt.Sprintf("pool %s has no healthy backend that is ready", p.Name))

@@ -2,6 +2,7 @@ package balance
 
 import (
 	"math"
+	"slices"
 	"sync/atomic"
 )
 
@@ -51,7 +52,10 @@ func (r *roundRobin) Pick(_ uint64, tried []*Target) *Target {
 // sum of all. Weights 5, 1, 1 give a a b a c a a rather than a a a a a b c.
 func smoothRing(targets []*Target) []*Target {
 	weights, total := reduced(targets)
-	if len(targets)*total > largeRing {
+	switch {
+	case total == len(targets): // all alike: each stands once, and thousands take no time
+		return slices.Clone(targets)
+	case len(targets)*total > largeRing:
 		return spreadRing(targets, weights, total)
 	}
 	ring := make([]*Target, 0, total)

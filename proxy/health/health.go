@@ -35,7 +35,7 @@ type Sink interface {
 	// called when that changes.
 	Reachable(backendID string, ok bool)
 	// Judged says that this node's opinion of a backend that it observes has
-	// changed, or that there now is one.
+	// changed, or that there now is one, or that its agent asks for another admin state.
 	Judged(o Observation)
 	// Failed says that a probe has failed, whatever came of that.
 	Failed(pool, backend string)
@@ -51,9 +51,14 @@ type Observation struct {
 	// At is when the last probe ended, Latency how long it took.
 	At      time.Time
 	Latency time.Duration
-	// Reason is what the last probe found, such as "200 OK", "connection refused"
-	// or "timeout after 1s".
+	// Reason is what the last probe found, such as "200 OK", "connection refused",
+	// "503 Service Unavailable in 12 ms" or "timeout after 1s".
 	Reason string
+	// Steady is how long the opinion had been the same at that time, as far as this
+	// node has probed the backend.
+	Steady time.Duration
+	// Agent is what the backend's agent asks for, as it has said so far.
+	Agent state.Wish
 }
 
 // Checker probes backends on the schedules of their pools. Its methods are safe
@@ -133,7 +138,7 @@ func (c *Checker) adjust(pool *state.Pool, b *state.Backend, observed bool) {
 		c.drop(b.ID)
 	case old == nil || old.backend.URL() != b.URL() || observed && !old.observed:
 		c.start(newTarget(pool, b, observed))
-	case old.pool.HealthCheck != pool.HealthCheck || old.pool.ProxyProtocol != pool.ProxyProtocol:
+	case !old.pool.HealthCheck.Equal(pool.HealthCheck) || old.pool.ProxyProtocol != pool.ProxyProtocol:
 		c.start(old.rescheduled(pool, b, observed))
 	default:
 		old.observed = observed

@@ -179,10 +179,57 @@ func TestObservationSaysWhatTheLastProbeFound(t *testing.T) {
 			At:        l.began.Add(first + l.takes),
 			Latency:   l.takes,
 			Reason:    fails.reason,
+			Steady:    first + l.takes,
 		}
 		if len(got) != 1 || got[0] != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
+	})
+}
+
+// An opinion is steady from the probe that changed it, whatever single probes say.
+func TestOpinionIsSteadySinceItChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab()
+		defer l.Stop()
+		l.Update(newFacts(t).add(1, state.Starting), all)
+		for _, step := range []struct {
+			answer result
+			want   time.Duration
+		}{{passes, 0}, {passes, 2 * second}, {fails, 4 * second}, {fails, 6 * second}, {fails, 0}, {passes, 2 * second}, {passes, 0}, {passes, 2 * second}} {
+			l.always(step.answer)
+			if step.want > 0 || l.begun("1") > 0 {
+				pass(2 * second)
+			}
+			synctest.Wait()
+			if o, ok := l.Observation("1"); !ok || o.Steady != step.want {
+				t.Errorf("after %d probes: got %v for %s, want %s", l.begun("1"), ok, o.Steady, step.want)
+			}
+		}
+	})
+}
+
+// While this node does not think a backend healthy, it is probed at another interval.
+func TestUnhealthyInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, l := newFacts(t), newLab()
+		defer l.Stop()
+		l.takes = 100 * time.Millisecond
+		l.always(fails)
+		f.add(1, state.Starting)
+		l.Update(f.check(state.HealthCheck{Interval: state.Duration(4 * second), UnhealthyInterval: state.Duration(second)}), all)
+		pass(10*second + second/2)
+		wantProbes(t, l, 11, 11) // at 0 s, then once a second
+		l.always(passes)
+		pass(2 * second) // two of them make it healthy
+		wantProbes(t, l, 2, 2)
+		pass(40 * second)
+		wantProbes(t, l, 10, 10)
+		l.always(fails)
+		pass(12 * second) // three of them make it unhealthy
+		wantProbes(t, l, 3, 3)
+		pass(10 * second)
+		wantProbes(t, l, 10, 10)
 	})
 }
 

@@ -1,14 +1,13 @@
 package health
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -18,23 +17,12 @@ import (
 	"lbnode/state"
 )
 
-// How much of an answer to an http probe is read: the header must fit, the body
-// counts as read when this much of it has come.
-const (
-	maxHeader = 64 << 10
-	maxBody   = 64 << 10
-)
-
-var (
-	errNotHTTP   = errors.New("not an HTTP/1 answer")
-	errBigHeader = errors.New("header over 64 KiB")
-)
-
 // result is what one probe found.
 type result struct {
 	passed    bool
-	connected bool // false if no connection could be made
+	connected bool // false if traffic could not connect
 	reason    string
+	said      words // by an agent
 }
 
 // probeFunc probes a backend once, as its pool says.
@@ -44,45 +32,83 @@ type probeFunc func(context.Context, *state.Pool, *state.Backend) result
 //
 // A certificate is verified, against the system's roots, as it is for traffic:
 // to pass a backend that no request can reach would be worse than to fail it.
+// Whoever wants it otherwise says so in the check.
 type prober struct {
 	tls *tls.Config // nil for the system's roots; tests bring their own
 }
 
 func (p prober) probe(ctx context.Context, pool *state.Pool, b *state.Backend) result {
-	check := &pool.HealthCheck
-	timeout := time.Duration(check.Timeout)
+	timeout := time.Duration(pool.HealthCheck.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	r, err := p.check(ctx, pool, b)
+	if err != nil {
+		r.reason = describe(ctx, err, timeout)
+	}
+	if elsewhere(pool, b) {
+		r.connected = !r.passed || reaches(ctx, b)
+	}
+	return r
+}
+
+// check connects and asks. With an error, the result says no more than whether there
+// was a connection.
+func (p prober) check(ctx context.Context, pool *state.Pool, b *state.Backend) (result, error) {
 	conn, err := p.connect(ctx, pool, b)
 	if err != nil {
-		return result{reason: describe(ctx, err, timeout)}
+		return result{}, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if check.Type == "tcp" {
-		return result{passed: true, connected: true, reason: "connected"}
+	r := result{passed: true, reason: "connected"}
+	switch pool.HealthCheck.Type {
+	case state.CheckTCP:
+	case state.CheckGRPC:
+		r, err = askGRPC(ctx, conn, &pool.HealthCheck, b)
+	case state.CheckAgent:
+		r, err = askAgent(conn)
+	default:
+		r, err = askHTTP(conn, &pool.HealthCheck, b)
 	}
-	status, err := get(conn, b, check.Path)
-	if err != nil {
-		return result{connected: true, reason: describe(ctx, err, timeout)}
-	}
-	return result{
-		passed:    status >= 200 && status <= 399,
-		connected: true,
-		reason:    strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status))),
-	}
+	r.connected = true
+	return r, err
 }
 
-// connect makes a connection that a request can be sent on. A tcp check is over
-// before anything is sent.
-func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend) (net.Conn, error) {
+// elsewhere says whether a check probes another port than the one that traffic goes
+// to.
+func elsewhere(pool *state.Pool, b *state.Backend) bool { return probedPort(pool, b) != b.Port }
+
+func probedPort(pool *state.Pool, b *state.Backend) int {
+	return cmp.Or(pool.HealthCheck.Port, b.Port)
+}
+
+// reaches says whether traffic can connect to the backend. A probe of another port
+// does not show it: one that fails says nothing of it, and one that passes must not
+// bring traffic back to where nothing listens.
+func reaches(ctx context.Context, b *state.Backend) bool {
 	dialer := net.Dialer{KeepAlive: -1}
 	conn, err := dialer.DialContext(ctx, "tcp", b.Addr())
-	if err != nil || pool.HealthCheck.Type == "tcp" {
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+// connect makes a connection that a request can be sent on. Without TLS, a tcp check
+// is over before anything is sent.
+func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend) (net.Conn, error) {
+	dialer := net.Dialer{KeepAlive: -1}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(b.Host, strconv.Itoa(probedPort(pool, b))))
+	secured := secured(&pool.HealthCheck, b)
+	if err != nil || pool.HealthCheck.Type == state.CheckTCP && !secured {
 		return conn, err
 	}
-	if err = introduce(conn, pool.ProxyProtocol); err == nil && b.Protocol == "https" {
-		secure := tls.Client(conn, p.tlsFor(b))
+	if !elsewhere(pool, b) { // what the pool says of PROXY headers is of traffic's port
+		err = introduce(conn, pool.ProxyProtocol)
+	}
+	if err == nil && secured {
+		secure := tls.Client(conn, p.tlsFor(&pool.HealthCheck, b))
 		conn, err = secure, secure.HandshakeContext(ctx)
 	}
 	if err != nil {
@@ -91,13 +117,39 @@ func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend)
 	return conn, err
 }
 
-func (p prober) tlsFor(b *state.Backend) *tls.Config {
+// secured says whether a check speaks TLS.
+func secured(check *state.HealthCheck, b *state.Backend) bool {
+	switch check.TLS {
+	case state.TLSOn, state.TLSInsecure:
+		return true
+	case state.TLSOff:
+		return false
+	}
+	return b.Protocol == "https" && check.Type != state.CheckTCP && check.Type != state.CheckAgent
+}
+
+func (p prober) tlsFor(check *state.HealthCheck, b *state.Backend) *tls.Config {
 	config := p.tls.Clone()
 	if config == nil {
 		config = &tls.Config{}
 	}
-	config.ServerName = b.Host
+	config.ServerName = cmp.Or(check.Host, b.Host)
+	config.InsecureSkipVerify = check.TLS == state.TLSInsecure
+	if check.Type == state.CheckGRPC {
+		config.NextProtos = []string{"h2"}
+	}
 	return config
+}
+
+// authority is what a request names as the host that it asks.
+func authority(check *state.HealthCheck, b *state.Backend) string {
+	switch port := cmp.Or(check.Port, b.Port); {
+	case check.Host == "":
+		return net.JoinHostPort(b.Host, strconv.Itoa(port))
+	case strings.Contains(check.Host, ":"):
+		return "[" + check.Host + "]"
+	}
+	return check.Host
 }
 
 // introduce says, to a backend that wants a PROXY header, that the connection is the
@@ -112,53 +164,6 @@ func introduce(conn net.Conn, protocol string) error {
 	}
 	_, err := header.WriteTo(conn)
 	return err
-}
-
-// get sends a request and reads the answer, its body too, so that a backend that
-// hangs halfway fails. It returns the final status.
-func get(conn net.Conn, b *state.Backend, path string) (int, error) {
-	// Written by hand because the path goes out as the operator gave it, which
-	// net/url does not promise.
-	const request = "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: lbnode-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-	if _, err := fmt.Fprintf(conn, request, path, b.Addr()); err != nil {
-		return 0, err
-	}
-	limited := &io.LimitedReader{R: conn, N: maxHeader}
-	response, err := readFinal(bufio.NewReader(limited))
-	if err != nil && limited.N <= 0 {
-		return 0, errBigHeader
-	}
-	if err != nil {
-		return 0, err
-	}
-	limited.N = maxBody
-	if _, err := io.Copy(io.Discard, response.Body); err != nil && limited.N > 0 {
-		return 0, err
-	}
-	return response.StatusCode, nil
-}
-
-// readFinal reads up to the end of the header, past interim answers such as 103.
-func readFinal(r *bufio.Reader) (*http.Response, error) {
-	for {
-		response, err := http.ReadResponse(r, nil)
-		if err != nil {
-			return nil, notHTTP(err)
-		}
-		if response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols {
-			return response, nil
-		}
-	}
-}
-
-// notHTTP gives err if it came from the connection. Errors from parsing quote
-// what the backend sent, which has no place in logs.
-func notHTTP(err error) error {
-	var network net.Error
-	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
-	}
-	return errNotHTTP
 }
 
 // describe gives the few words that an operator needs of why a probe failed.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -24,6 +25,12 @@ import (
 // listen serves each connection with handle, once the request's header is read.
 func listen(t *testing.T, handle func(conn *net.TCPConn, head string)) *state.Backend {
 	t.Helper()
+	return listenRaw(t, func(conn net.Conn) { handle(conn.(*net.TCPConn), readHead(conn)) })
+}
+
+// listenRaw serves one connection after the other with handle.
+func listenRaw(t *testing.T, handle func(conn net.Conn)) *state.Backend {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +43,7 @@ func listen(t *testing.T, handle func(conn *net.TCPConn, head string)) *state.Ba
 			if err != nil {
 				return
 			}
-			handle(conn.(*net.TCPConn), readHead(conn))
+			handle(conn)
 			conn.Close()
 		}
 	}()
@@ -75,6 +82,17 @@ func checkedBy(kind string, timeout time.Duration) *state.Pool {
 	return &state.Pool{HealthCheck: check}
 }
 
+// found is what a probe finds where no agent speaks.
+func found(passed, connected bool, reason string) result {
+	return result{passed: passed, connected: connected, reason: reason}
+}
+
+// plain is a result without the time that an answer took.
+func plain(r result) result {
+	r.reason = regexp.MustCompile(` in \d+ ms$`).ReplaceAllString(r.reason, " in N ms")
+	return r
+}
+
 func TestHTTPProbe(t *testing.T) {
 	const slow, patient = 100 * time.Millisecond, 5 * time.Second
 	for _, test := range []struct {
@@ -88,13 +106,13 @@ func TestHTTPProbe(t *testing.T) {
 		{"200", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true, patient, true, "200 OK"},
 		{"204", "HTTP/1.1 204 No Content\r\n\r\n", true, patient, true, "204 No Content"},
 		{"302 is not followed", "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", true, patient, true, "302 Found"},
-		{"404", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", true, patient, false, "404 Not Found"},
-		{"500", "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n", true, patient, false, "500 Internal Server Error"},
+		{"404", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", true, patient, false, "404 Not Found in N ms"},
+		{"500", "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n", true, patient, false, "500 Internal Server Error in N ms"},
 		{"own phrase is not repeated", "HTTP/1.1 299 <script>\r\nContent-Length: 0\r\n\r\n", true, patient, true, "299"},
 		{"HTTP/1.0, to the end", "HTTP/1.0 200 OK\r\n\r\nhello", false, patient, true, "200 OK"},
 		{"chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", true, patient, true, "200 OK"},
 		{"interim answers", strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 9) + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true, patient, true, "200 OK"},
-		{"101 that nobody asked for", "HTTP/1.1 101 Switching Protocols\r\n\r\n", true, patient, false, "101 Switching Protocols"},
+		{"101 that nobody asked for", "HTTP/1.1 101 Switching Protocols\r\n\r\n", true, patient, false, "101 Switching Protocols in N ms"},
 		{"interim for ever", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 5000), true, patient, false, "header over 64 KiB"},
 		{"big header", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 70_000) + "\r\n\r\n", true, patient, false, "header over 64 KiB"},
 		{"big body", "HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 200_000), true, patient, true, "200 OK"},
@@ -114,8 +132,8 @@ func TestHTTPProbe(t *testing.T) {
 					untilClosed(conn)
 				}
 			})
-			got := prober{}.probe(t.Context(), checkedBy("http", test.timeout), b)
-			if want := (result{test.passed, true, test.reason}); got != want {
+			got := plain(prober{}.probe(t.Context(), checkedBy("http", test.timeout), b))
+			if want := found(test.passed, true, test.reason); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
@@ -131,7 +149,7 @@ func TestProbeRequest(t *testing.T) {
 	pool := checkedBy("http", 5*time.Second)
 	pool.HealthCheck.Path = "//up%2f?deep=1;x=%zz"
 	prober{}.probe(t.Context(), pool, b)
-	want := "GET //up%2f?deep=1;x=%zz HTTP/1.1\nHost: " + b.Addr() + "\nUser-Agent: lbnode-health\nAccept: */*\nConnection: close\n"
+	want := "GET //up%2f?deep=1;x=%zz HTTP/1.1\nHost: " + b.Addr() + "\nAccept: */*\nUser-Agent: lbnode-health\nConnection: close\n"
 	if got := <-heads; got != want {
 		t.Errorf("got request %q, want %q", got, want)
 	}
@@ -140,7 +158,7 @@ func TestProbeRequest(t *testing.T) {
 func TestProbeReset(t *testing.T) {
 	b := listen(t, func(conn *net.TCPConn, _ string) { conn.SetLinger(0) })
 	got := prober{}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
-	if want := (result{false, true, "connection reset by peer"}); got != want {
+	if want := found(false, true, "connection reset by peer"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -173,7 +191,7 @@ func TestTCPProbe(t *testing.T) {
 	for _, protocol := range []string{"http", "https"} {
 		b.Protocol = protocol
 		got := prober{}.probe(t.Context(), checkedBy("tcp", 5*time.Second), b)
-		if want := (result{true, true, "connected"}); got != want {
+		if want := found(true, true, "connected"); got != want {
 			t.Errorf("%s: got %+v, want %+v", protocol, got, want)
 		}
 	}
@@ -189,7 +207,7 @@ func TestTLSProbe(t *testing.T) {
 	b := backendAt(t, "https", server.Listener.Addr().String())
 
 	got := prober{tls: &tls.Config{RootCAs: roots}}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
-	if want := (result{true, true, "200 OK"}); got != want {
+	if want := found(true, true, "200 OK"); got != want {
 		t.Errorf("trusted: got %+v, want %+v", got, want)
 	}
 	got = prober{}.probe(t.Context(), checkedBy("http", 5*time.Second), b)
@@ -221,7 +239,7 @@ func TestProbeWithProxyHeader(t *testing.T) {
 			pool := checkedBy("http", 5*time.Second)
 			pool.ProxyProtocol = protocol
 			got := p.probe(t.Context(), pool, b)
-			if want := (result{true, true, "200 OK"}); got != want {
+			if want := found(true, true, "200 OK"); got != want {
 				t.Errorf("%s, TLS %t: got %+v, want %+v", protocol, secure, got, want)
 			}
 			if h := <-headers; h.Version != want || !h.Command.IsLocal() {

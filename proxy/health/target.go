@@ -28,8 +28,13 @@ type target struct {
 	// opinion begins as what the cluster has agreed and then follows this node's
 	// probes alone.
 	opinion state.Health
+	// turned is when the opinion was last another one, or the probing began.
+	turned time.Time
 	// streak is how many results in a row have spoken against the opinion.
 	streak int
+	// wish is what the backend's agent asks for. Like the opinion it begins as what the
+	// cluster has agreed.
+	wish state.Wish
 	// told is whether the sink was told that this address cannot be reached.
 	told bool
 	last Observation // zero until the first probe has ended
@@ -42,6 +47,8 @@ func newTarget(pool *state.Pool, b *state.Backend, observed bool) *target {
 		hurry:    make(chan struct{}, 1),
 		observed: observed,
 		opinion:  b.Health,
+		turned:   time.Now(),
+		wish:     b.Agent,
 	}
 }
 
@@ -49,11 +56,21 @@ func newTarget(pool *state.Pool, b *state.Backend, observed bool) *target {
 // old check counted does not speak for the new one.
 func (t *target) rescheduled(pool *state.Pool, b *state.Backend, observed bool) *target {
 	next := newTarget(pool, b, observed)
-	next.opinion, next.told, next.last = t.opinion, t.told, t.last
+	next.opinion, next.turned, next.told, next.last = t.opinion, t.turned, t.told, t.last
+	if t.pool.HealthCheck.Type == pool.HealthCheck.Type {
+		next.wish = t.wish
+	}
 	return next
 }
 
-func (t *target) interval() time.Duration { return time.Duration(t.pool.HealthCheck.Interval) }
+// interval is the time between the starts of two probes, as the opinion is now.
+func (t *target) interval() time.Duration {
+	check := &t.pool.HealthCheck
+	if t.opinion != state.Healthy && check.UnhealthyInterval > 0 {
+		return time.Duration(check.UnhealthyInterval)
+	}
+	return time.Duration(check.Interval)
+}
 
 func (t *target) probeSoon() {
 	select {
@@ -83,7 +100,7 @@ func (t *target) count(passed bool) bool {
 // watch probes t first after the given time, then each time the interval, counted
 // from start to start, is over, and sooner when asked to hurry.
 func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
-	gap := min(t.interval(), minGap)
+	gap := min(c.intervalOf(t), minGap)
 	var started time.Time
 	timer := time.NewTimer(first)
 	defer timer.Stop()
@@ -102,10 +119,16 @@ func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
 			return
 		}
 		started = time.Now()
-		timer.Reset(t.interval())
 		result := c.probe(ctx, t.pool, t.backend)
 		c.settle(t, result, started)
+		timer.Reset(c.intervalOf(t) - time.Since(started))
 	}
+}
+
+func (c *Checker) intervalOf(t *target) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return t.interval()
 }
 
 // stillNeeded drops a target that was probed only because it was avoided, and no
@@ -146,7 +169,12 @@ func (c *Checker) record(t *target, r result, started time.Time) []func() {
 	}
 	was := t.opinion
 	crossed := t.count(r.passed)
+	asked := t.wish.Wants()
+	t.wish = r.said.over(t.wish)
 	now := time.Now()
+	if crossed {
+		t.turned = now
+	}
 	t.last = Observation{
 		BackendID: t.backend.ID,
 		URL:       t.backend.URL(),
@@ -154,11 +182,16 @@ func (c *Checker) record(t *target, r result, started time.Time) []func() {
 		At:        now,
 		Latency:   now.Sub(started),
 		Reason:    r.reason,
+		Steady:    now.Sub(t.turned),
+		Agent:     t.wish,
+	}
+	// Another weight can wait for the next report; an agent may change it all the time.
+	if (crossed || asked != t.wish.Wants()) && t.observed {
+		o := t.last
+		news = append(news, func() { c.sink.Judged(o) })
 	}
 	if crossed && t.observed {
-		o := t.last
 		c.log.Info("opinion of backend changed", "pool", t.pool.Name, "backend", t.backend.Name, "from", was, "to", t.opinion, "reason", r.reason)
-		news = append(news, func() { c.sink.Judged(o) })
 	}
 	return news
 }
@@ -169,7 +202,7 @@ func (c *Checker) recordReach(t *target, r result) []func() {
 	case !r.connected && !t.told:
 		t.told, c.avoided[id] = true, true
 		return []func(){func() { c.sink.Reachable(id, false) }}
-	case r.passed && c.avoided[id]:
+	case r.passed && r.connected && c.avoided[id]:
 		t.told = false
 		delete(c.avoided, id)
 		return []func(){func() { c.sink.Reachable(id, true) }}

@@ -1,0 +1,235 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"lbnode/state"
+)
+
+// flapping returns a view with one backend that has become unhealthy the given number
+// of times in a row, and the backend.
+func flapping(t *testing.T, falls int) (*state.View, *state.Backend) {
+	t.Helper()
+	machine := state.NewMachine()
+	b := &state.Backend{ID: "b", Name: "b", Protocol: "http", Host: "h", Port: 1}
+	ops := []state.Op{&state.AddBackend{Pool: state.DefaultPool, Backend: *b}}
+	for _, health := range []state.Health{state.Healthy, state.Unhealthy} {
+		ops = append(ops, &state.SetHealth{Verdicts: []state.Verdict{{BackendID: b.ID, URL: b.URL(), Health: health, Falls: falls}}})
+	}
+	for i, op := range ops {
+		data, err := state.Command{ID: NewID(), At: time.Now().UnixMilli(), Op: op}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result, err := machine.Apply(uint64(i+1), data); err != nil || result.Err != nil {
+			t.Fatal(err, result.Err)
+		}
+	}
+	return machine.View(), machine.View().Pools[0].Backend("b")
+}
+
+// A backend that flaps is healthy again once a majority has found it so for long
+// enough, by the time that each observer says and the time since it said so.
+func TestFlappingBackendIsHeld(t *testing.T) {
+	const s = time.Second
+	for _, test := range []struct {
+		name   string
+		falls  int
+		steady []time.Duration // of nodes 0, 1, 2 that find it healthy; negative: unhealthy
+		age    time.Duration   // of their reports
+		want   bool
+	}{
+		{"it does not flap", 2, []time.Duration{0, 0, -1}, 0, true},
+		{"all too short", 3, []time.Duration{9 * s, 9 * s, 9 * s}, 0, false},
+		{"one long enough", 3, []time.Duration{60 * s, 9 * s, 9 * s}, 0, false},
+		{"two long enough", 3, []time.Duration{60 * s, 9 * s, 10 * s}, 0, true},
+		{"long enough with what has passed since", 3, []time.Duration{8 * s, 7 * s, -1}, 3 * s, true},
+		{"only one finds it healthy", 3, []time.Duration{60 * s, -1, -1}, 0, false},
+		{"two, one of them too short", 3, []time.Duration{60 * s, 9 * s, -1}, 0, false},
+		{"longer with more falls", 5, []time.Duration{39 * s, 39 * s, 39 * s}, 0, false},
+		{"and no longer", 5, []time.Duration{40 * s, 40 * s, 39 * s}, 0, true},
+	} {
+		view, b := flapping(t, test.falls)
+		now, nodes, fresh := time.Now(), ids("node", 3), map[string]nodeReport{}
+		for i, steady := range test.steady {
+			o := Observation{BackendID: b.ID, URL: b.URL(), Healthy: steady >= 0, Steady: steady}
+			fresh[nodes[i]] = nodeReport{received: now.Add(-test.age), byBackend: map[string]Observation{b.ID: o}}
+		}
+		verdicts := judge(view, nodes, fresh, now)
+		if got := len(verdicts) == 1 && verdicts[0].Health == state.Healthy; got != test.want {
+			t.Errorf("%s: got verdicts %+v, want it healthy: %t", test.name, verdicts, test.want)
+		}
+	}
+}
+
+// Three nodes agree on a backend that falls and rises: why it fell is on all of them,
+// and after the third fall it is held.
+func TestVerdictsSayWhyAndHowOften(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	propose(t, nodes[0], addBackend("web-1", 3001))
+	agreed := func(health state.Health, falls int) *state.Backend {
+		t.Helper()
+		for _, n := range nodes {
+			eventually(t, waitLong, "all agree on the health", func() bool {
+				b := n.View().Pool(state.DefaultPool).Backend("web-1")
+				return b.Health == health && b.Falls == falls
+			})
+		}
+		return nodes[0].View().Pool(state.DefaultPool).Backend("web-1")
+	}
+	eventually(t, waitLong, "all have the backend", func() bool {
+		return nodes[1].View().Pool(state.DefaultPool) != nil && nodes[2].View().Pool(state.DefaultPool) != nil
+	})
+	b := nodes[0].View().Pool(state.DefaultPool).Backend("web-1")
+	say := func(healthy bool, reason string, steady time.Duration) {
+		for _, n := range nodes {
+			n.observeAs(Observation{BackendID: b.ID, URL: b.URL(), Healthy: healthy, Reason: reason, Steady: steady, At: time.Now()})
+		}
+	}
+	say(true, "200 OK", 0)
+	agreed(state.Healthy, 0)
+	for falls := 1; falls <= 3; falls++ {
+		say(false, "503 Service Unavailable in 12 ms", 0)
+		got := agreed(state.Unhealthy, falls)
+		name, what, _ := strings.Cut(got.Reason, ": ")
+		if !strings.HasPrefix(name, "lb") || what != "503 Service Unavailable in 12 ms" {
+			t.Errorf("fall %d: got reason %q, want a node and what it found", falls, got.Reason)
+		}
+		if falls < 3 {
+			say(true, "200 OK", 0)
+			if got := agreed(state.Healthy, falls); got.Reason != "" {
+				t.Errorf("got reason %q of a healthy backend, want none", got.Reason)
+			}
+		}
+	}
+	index := nodes[0].View().Index
+	say(true, "200 OK", time.Second)
+	eventually(t, waitLong, "the leader has judged", func() bool {
+		for _, n := range nodes {
+			for _, report := range n.observers.fresh(time.Now()) {
+				if o := report.byBackend[b.ID]; o.Healthy && o.Steady == time.Second {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	if got := agreed(state.Unhealthy, 3); nodes[0].View().Index != index || got.Hold() != 10*time.Second {
+		t.Errorf("got %+v at %d, want it held for 10s and no other view than %d", got, nodes[0].View().Index, index)
+	}
+	say(true, "200 OK", 10*time.Second)
+	agreed(state.Healthy, 3)
+}
+
+// While a member is of an older version, verdicts come without what it does not know.
+func TestVerdictsArePlainForOlderMembers(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	propose(t, nodes[0], addBackend("web-1", 3001))
+	if err := nodes[2].gossip.tell(func(m *meta) { m.Commands = 3 }); err != nil {
+		t.Fatal(err)
+	}
+	waitUnderstands(t, nodes, nodes[2], 3)
+	b := nodes[0].View().Pool(state.DefaultPool).Backend("web-1")
+	for _, n := range nodes {
+		n.observeAs(Observation{BackendID: b.ID, URL: b.URL(), Reason: "connection refused", At: time.Now()})
+	}
+	eventually(t, waitLong, "the verdict is committed", func() bool {
+		return nodes[0].View().Pool(state.DefaultPool).Backend("web-1").Health == state.Unhealthy
+	})
+	if got := nodes[0].View().Pool(state.DefaultPool).Backend("web-1"); got.Reason != "" || nodes[0].fsm.version() != 1 {
+		t.Errorf("got reason %q and a log of version %d, want a plain verdict of version 1", got.Reason, nodes[0].fsm.version())
+	}
+}
+
+func TestPlainVerdicts(t *testing.T) {
+	got := plain([]state.Verdict{
+		{BackendID: "1", URL: "u", Health: state.Unhealthy, Reason: "x", Falls: 3, Agent: &state.Wish{Admin: state.Drain}},
+		{BackendID: "2", URL: "u", Agent: &state.Wish{Admin: state.Drain}},
+	})
+	if want := (state.Verdict{BackendID: "1", URL: "u", Health: state.Unhealthy}); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v, want %+v alone", got, want)
+	}
+}
+
+func TestClipReason(t *testing.T) {
+	long := strings.Repeat("é", 100)
+	for text, want := range map[string]string{
+		"lb1: timeout after 1s": "lb1: timeout after 1s",
+		"a\r\nb\x00\x7f":        "a  b  ",
+		"\xff":                  "?",
+		long:                    long[:116] + "…",
+		"x" + long:              "x" + long[:116] + "…",
+	} {
+		got := clipReason(text)
+		if got != want || len(got) > state.MaxReason || !utf8.ValidString(got) {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A majority must say that an agent asks for at least what is agreed, and one that it
+// asks for no more.
+func TestAgreedWish(t *testing.T) {
+	const none = "none"
+	had := state.Wish{Admin: state.Drain, Weight: "70%"}
+	wish := func(admin state.Admin, weight string) state.Wish { return state.Wish{Admin: admin, Weight: weight} }
+	for _, test := range []struct {
+		name string
+		said []state.Wish // by node 0, 1, 2; weight none for no report
+		want state.Wish
+	}{
+		{"all alike", []state.Wish{wish("", "50%"), wish("", "50%"), wish("", "50%")}, wish("", "50%")},
+		{"loads that differ", []state.Wish{wish("drain", "50%"), wish("drain", "53%"), wish("drain", "40%")}, wish("drain", "50%")},
+		{"two of three ask for maint", []state.Wish{wish("maint", "70%"), wish("", "70%"), wish("maint", "70%")}, wish("maint", "70%")},
+		{"one of three", []state.Wish{wish("drain", "70%"), wish("", "70%"), wish("drain", "70%")}, had},
+		{"each another state", []state.Wish{wish("", ""), wish("drain", ""), wish("maint", "")}, wish("drain", "")},
+		{"two alike, one silent", []state.Wish{wish("", ""), wish("", none), wish("", "")}, wish("", "")},
+		{"two that differ, one silent", []state.Wish{wish("", "50%"), wish("", none), wish("drain", "51%")}, had},
+		{"one alone", []state.Wish{wish("", "50%"), wish("", none), wish("", none)}, had},
+		{"nobody", []state.Wish{wish("", none), wish("", none), wish("", none)}, had},
+	} {
+		b := &state.Backend{ID: "b", Protocol: "http", Host: "h", Port: 1, Agent: had}
+		nodes, fresh := ids("node", 3), map[string]nodeReport{}
+		for i, said := range test.said {
+			if said.Weight != none {
+				o := Observation{BackendID: b.ID, URL: b.URL(), Agent: said}
+				fresh[nodes[i]] = nodeReport{byBackend: map[string]Observation{b.ID: o}}
+			}
+		}
+		got := agreedWish(b, nodes, fresh)
+		if got == nil {
+			got = &had
+		} else if *got == had {
+			t.Errorf("%s: got a wish that changes nothing", test.name)
+		}
+		if *got != test.want {
+			t.Errorf("%s: got %+v, want %+v", test.name, *got, test.want)
+		}
+	}
+}
+
+// What agents ask for is agreed on beside the health, or alone.
+func TestAgentsWishIsAgreedOn(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	pool := state.Pool{Name: "web", HealthCheck: state.HealthCheck{Type: state.CheckAgent, Port: 81}}
+	pool.Backends = []state.Backend{addBackend("web-1", 3001).Backend}
+	propose(t, nodes[0], &state.CreatePool{Pool: pool})
+	b := nodes[0].View().Pool("web").Backend("web-1")
+	for _, wish := range []state.Wish{{}, {Admin: state.Drain}, {Admin: state.Drain, Weight: "50%"}, {Weight: "0%"}, {}} {
+		for _, n := range nodes {
+			n.observeAs(Observation{BackendID: b.ID, URL: b.URL(), Healthy: true, Agent: wish, At: time.Now()})
+		}
+		for _, n := range nodes {
+			eventually(t, waitLong, "all nodes have what the agent asks for", func() bool {
+				pool := n.View().Pool("web")
+				return pool != nil && pool.Backend("web-1").Healthy() && pool.Backend("web-1").Agent == wish
+			})
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A report of very many backends takes a while to make and to read, and when all of
+// them change there is a reason for one at each moment. So reports take a part in
+// reportShare + 1 of the time, if they are not put off by more than reportRest.
+const (
+	reportShare = 3
+	reportRest  = 500 * time.Millisecond
+)
+
+// reports are the observations that nodes have sent to the leader, in its
+// memory.
+type reports struct {
+	mu     sync.Mutex
+	byNode map[string]nodeReport
+}
+
+// nodeReport is all that one node observes.
+type nodeReport struct {
+	name      string
+	received  time.Time
+	byBackend map[string]Observation
+}
+
+func newReports() *reports { return &reports{byNode: map[string]nodeReport{}} }
+
+// clear forgets all. What was reported in one time in office is no ground for a
+// verdict in the next: another leader may have heard better since.
+func (r *reports) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.byNode)
+}
+
+// put replaces what a node has reported.
+func (r *reports) put(node, name string, observations []Observation, now time.Time) {
+	report := nodeReport{name: name, received: now, byBackend: make(map[string]Observation, len(observations))}
+	for _, o := range observations {
+		report.byBackend[o.BackendID] = o
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byNode[node] = report
+}
+
+// fresh returns a copy of what was received of late, and drops the rest.
+func (r *reports) fresh(now time.Time) map[string]nodeReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fresh := map[string]nodeReport{}
+	for node, report := range r.byNode {
+		if now.Sub(report.received) > reportFresh {
+			delete(r.byNode, node)
+			continue
+		}
+		fresh[node] = report
+	}
+	return fresh
+}
+
+// observed takes the report of a node.
+func (c *Cluster) observed(call observeCall) error {
+	if id, _ := c.leader(); id != c.id.nodeID() {
+		return errNotLeader
+	}
+	m, _ := c.gossip.find(call.From)
+	c.observers.put(call.From, nameOr(m.Name, call.From), call.Observations, time.Now())
+	c.changes.send()
+	return nil
+}
+
+// Observed tells that this node's probes have come to another opinion of a
+// backend; the leader gets to know at once. It does not block.
+func (c *Cluster) Observed() { c.observationsDue() }
+
+func (c *Cluster) observationsDue() {
+	select {
+	case c.reporter <- struct{}{}:
+	default: // a report is due already
+	}
+}
+
+// reportLoop sends this node's observations to the leader, when they change and
+// once in a while.
+func (c *Cluster) reportLoop(ctx context.Context) {
+	for {
+		began, wait := time.Now(), resendEvery
+		if c.id.clusterID() != "" {
+			if err := c.sendObservations(ctx); err != nil {
+				c.log.Debug("cannot report to the leader", "error", err)
+				wait = 2 * retryAfter
+			}
+		}
+		rest := min(reportShare*time.Since(began), reportRest)
+		if !pause(ctx, rest) || !pauseUntil(ctx, c.reporter, wait) {
+			return
+		}
+	}
+}
+
+func (c *Cluster) sendObservations(ctx context.Context) error {
+	call := observeCall{From: c.id.nodeID(), Observations: []Observation{}}
+	for _, b := range c.cfg.Local().Backends {
+		if b.Observation != nil {
+			call.Observations = append(call.Observations, *b.Observation)
+		}
+	}
+	id, addr := c.leader()
+	switch id {
+	case "":
+		return errNotLeader
+	case c.id.nodeID():
+		return c.observed(call)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	defer cancel()
+	return c.calls.call(ctx, named(id, addr), observePath, call, &none{})
+}
