@@ -61,7 +61,8 @@ type HealthCheck struct {
 	Fall int `json:"fall"`
 
 	// UnhealthyInterval takes the place of Interval while a node does not think the
-	// backend healthy. 0 is Interval; in a change, the pool's interval makes it 0.
+	// backend healthy. A probe that takes longer puts the next one off. 0 is Interval; in
+	// a change, the pool's interval makes it 0.
 	UnhealthyInterval Duration `json:"unhealthy_interval,omitempty"`
 	// Method is that of an http check, GET if it is empty. In a change, GET makes it
 	// empty.
@@ -231,14 +232,12 @@ func (h *HealthCheck) validateTimes() *Error {
 	if err := validDuration("health_check.interval", h.Interval, minInterval, maxDuration); err != nil {
 		return err
 	}
-	most := h.Interval
 	if h.UnhealthyInterval != 0 {
 		if err := validDuration("health_check.unhealthy_interval", h.UnhealthyInterval, minInterval, maxDuration); err != nil {
 			return err
 		}
-		most = min(most, h.UnhealthyInterval)
 	}
-	return validDuration("health_check.timeout", h.Timeout, time.Millisecond, time.Duration(most))
+	return validDuration("health_check.timeout", h.Timeout, time.Millisecond, time.Duration(h.Interval))
 }
 
 // validateRequest checks where and how a check asks.

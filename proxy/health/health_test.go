@@ -233,6 +233,20 @@ func TestUnhealthyInterval(t *testing.T) {
 	})
 }
 
+// Probes that take longer than their interval follow one another.
+func TestProbesLongerThanTheUnhealthyInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, l := newFacts(t), newLab()
+		defer l.Stop()
+		l.takes = second
+		l.always(fails)
+		f.add(1, state.Starting)
+		l.Update(f.check(state.HealthCheck{UnhealthyInterval: state.Duration(second / 4)}), all)
+		pass(10*second + second/2)
+		wantProbes(t, l, 11, 11)
+	})
+}
+
 func TestOthersVerdictDoesNotChangeTheOpinion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, l := newFacts(t), newLab()
