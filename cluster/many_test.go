@@ -47,7 +47,7 @@ func TestManyVerdictsAtOnce(t *testing.T) {
 		t.Errorf("got leader %s in term %d, want %s in %d still", now, nodes[0].raft().CurrentTerm(), leader, term)
 	}
 	for _, n := range nodes {
-		if string(leader) == n.id.nodeID() && n.raft().State() != raft.Leader {
+		if leader == n.id.nodeID() && n.raft().State() != raft.Leader {
 			t.Errorf("%s does not lead any more", n.cfg.Name)
 		}
 	}

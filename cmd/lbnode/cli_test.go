@@ -161,6 +161,28 @@ func TestBackendCommands(t *testing.T) {
 	}
 }
 
+// backend ls says why a backend is unhealthy, and what keeps traffic from it besides.
+func TestBackendListSaysWhy(t *testing.T) {
+	c := soloAPI(t)
+	mustRun(t, "backend add web-1 http://10.0.0.11:8080 -weight 4")
+	b := c.View().Pool("default").Backends[0]
+	for _, op := range []state.Op{
+		&state.UpdatePool{Pool: state.Pool{Name: "default", HealthCheck: state.HealthCheck{Type: state.CheckAgent, Port: 81}}},
+		&state.SetHealth{Verdicts: []state.Verdict{{
+			BackendID: b.ID, URL: b.URL(), Health: state.Unhealthy, Reason: "lb2: agent: down, disk full", Agent: &state.Wish{Admin: state.Drain, Weight: "50%"},
+		}}},
+	} {
+		if result, err := c.Propose(t.Context(), cluster.Write{Op: op}); err != nil || result.Err != nil {
+			t.Fatal(err, result.Err)
+		}
+	}
+	for _, want := range []string{"4 (agent 50%)", "ready (agent drain)", "unhealthy", "lb2: agent: down, disk full"} {
+		if got := mustRun(t, "backend ls"); !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q in it", got, want)
+		}
+	}
+}
+
 func TestBackendOfWhichPool(t *testing.T) {
 	c := soloAPI(t)
 	for _, pool := range []string{"api", "web"} {
@@ -330,7 +352,8 @@ func TestConditionNamesWhatIsWrong(t *testing.T) {
 		t.Errorf("got %v, want nothing wrong", err)
 	}
 	for want, spoil := range map[string]func(*admin.ClusterView){
-		"pool web has no healthy backend": func(v *admin.ClusterView) { v.Pools[0].Backends[0].Health = state.Unhealthy },
+		"pool web has no healthy backend":      func(v *admin.ClusterView) { v.Pools[0].Backends[0].Health = state.Unhealthy },
+		"pool web has no healthy backend that": func(v *admin.ClusterView) { v.Pools[0].Backends[0].AgentAdmin = state.Drain },
 		"pool web has no healthy backend that is ready": func(v *admin.ClusterView) {
 			v.Pools[0].Backends[0].Health = state.Unhealthy
 			v.Pools[0].Backends = append(v.Pools[0].Backends, admin.ClusterBackend{Name: "web-3", Admin: state.Drain, Health: state.Healthy})
