@@ -81,8 +81,16 @@ type ClusterBackend struct {
 	// none has.
 	LastHealthCheck string `json:"last_health_check"`
 	// InFlight is how many requests all nodes have under way at the backend.
-	InFlight  int        `json:"in_flight"`
-	Observers []Observer `json:"observers"`
+	InFlight int `json:"in_flight"`
+	// AtNodes are the nodes of which there is something to say.
+	AtNodes   []BackendAtNode `json:"at_nodes,omitempty"`
+	Observers []Observer      `json:"observers"`
+}
+
+// BackendAtNode is what a backend is to the traffic of one node.
+type BackendAtNode struct {
+	Node     string `json:"node"`
+	InFlight int    `json:"in_flight"`
 }
 
 // Observer is what one node's probes say of a backend.
@@ -191,6 +199,9 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 		}
 		local := nodes[i].Local.Backends[b.ID]
 		backend.InFlight += local.InFlight
+		if local.InFlight > 0 {
+			backend.AtNodes = append(backend.AtNodes, BackendAtNode{Node: nodes[i].Name, InFlight: local.InFlight})
+		}
 		// An observation of an address that the backend has left counts for nothing.
 		if o := local.Observation; o != nil && o.URL == backend.URL {
 			backend.Observers = append(backend.Observers, newObserver(nodes[i].Name, o, now))

@@ -16,7 +16,7 @@ import (
 
 const (
 	backendAddArgs = "NAME URL [-pool POOL] [-weight N]"
-	backendSetArgs = "NAME [ready|drain|maint] [-weight N] [-url URL] [-pool POOL]"
+	backendSetArgs = "NAME [ready|drain|maint] [-wait [-timeout 5m]] [-weight N] [-url URL] [-pool POOL]"
 )
 
 func runBackend(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -105,11 +105,13 @@ func runBackendRemove(ctx context.Context, args []string, stdout, _ io.Writer) e
 	return c.print(removed, func(w io.Writer) { fmt.Fprintf(w, "removed %s from pool %s\n", words[0], *pool) })
 }
 
-func runBackendSet(ctx context.Context, args []string, stdout, _ io.Writer) error {
+func runBackendSet(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c := newNodeInvocation("backend set", backendSetArgs, stdout)
 	pool := c.flags.String("pool", "", "`pool` that it is in; needed only if several have a backend of that name")
 	weight := weightFlag(c.flags)
 	url := c.flags.String("url", "", "new `URL`")
+	var waiting waitFlags
+	waiting.add(c)
 	words, err := c.parse(args, 1, 2)
 	if err != nil {
 		return err
@@ -121,6 +123,9 @@ func runBackendSet(ctx context.Context, args []string, stdout, _ io.Writer) erro
 	if c.given("url") && *url == "" || change == (admin.BackendSpec{}) {
 		return fmt.Errorf("%w: nothing to change: %s", errUsage, c.synopsis)
 	}
+	if err := waiting.check(c, change); err != nil {
+		return err
+	}
 	client, err := c.client()
 	if err != nil {
 		return err
@@ -128,13 +133,19 @@ func runBackendSet(ctx context.Context, args []string, stdout, _ io.Writer) erro
 	if *pool, err = poolWith(ctx, client, words[0], *pool); err != nil {
 		return err
 	}
-	b, err := client.UpdateBackend(ctx, *pool, words[0], change)
+	b, index, err := client.UpdateBackend(ctx, *pool, words[0], change)
 	if err != nil {
 		return changeFailed(err, fmt.Sprintf("change backend %q of pool %q", words[0], *pool), "lbnode backend ls")
 	}
-	return c.print(b, func(w io.Writer) {
+	err = c.print(b, func(w io.Writer) {
 		writeBackends(w, admin.Pool{Name: *pool, Backends: []admin.Backend{*b}})
 	})
+	if err != nil || !waiting.wait {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, waiting.timeout)
+	defer cancel()
+	return newDrainage(client, *pool, words[0], index, stderr).wait(ctx)
 }
 
 // weightFlag adds -weight; its value is 0 until it is given.
