@@ -106,6 +106,7 @@ type reports struct {
 type nodeReport struct {
 	received  time.Time
 	byBackend map[string]Observation
+	ejected   map[string]string // URLs by backend id
 }
 
 func newReports() *reports { return &reports{byNode: map[string]nodeReport{}} }
@@ -119,14 +120,14 @@ func (r *reports) clear() {
 }
 
 // put replaces what a node has reported.
-func (r *reports) put(node string, observations []Observation, now time.Time) {
-	report := nodeReport{received: now, byBackend: make(map[string]Observation, len(observations))}
-	for _, o := range observations {
+func (r *reports) put(call observeCall, now time.Time) {
+	report := nodeReport{received: now, byBackend: make(map[string]Observation, len(call.Observations)), ejected: call.Ejected}
+	for _, o := range call.Observations {
 		report.byBackend[o.BackendID] = o
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.byNode[node] = report
+	r.byNode[call.From] = report
 }
 
 // fresh returns a copy of what was received of late, and drops the rest.
@@ -145,14 +146,20 @@ func (r *reports) fresh(now time.Time) map[string]nodeReport {
 }
 
 // judge returns the verdicts that the reports call for: where a majority of a
-// backend's observers agree on another health than the committed one.
+// backend's observers agree on another health than the committed one, and where
+// traffic has found out what probes do not (eject.go).
 func judge(view *state.View, alive []string, fresh map[string]nodeReport) []state.Verdict {
 	var verdicts []state.Verdict
 	electorate := newElectorate(alive)
 	for _, pool := range view.Pools {
+		ejected := ejectedByMany(pool, alive, fresh)
 		for i := range pool.Backends {
 			b := &pool.Backends[i]
-			if health := majority(b, electorate.observers(b.ID), fresh); health != "" && health != b.Health {
+			health := majority(b, electorate.observers(b.ID), fresh)
+			if ejected[b.ID] {
+				health = state.Unhealthy
+			}
+			if health != "" && health != b.Health {
 				verdicts = append(verdicts, state.Verdict{BackendID: b.ID, URL: b.URL(), Health: health})
 			}
 		}
@@ -207,7 +214,7 @@ func (c *Cluster) observed(call observeCall) error {
 	if id, _ := c.leader(); id != c.id.nodeID() {
 		return errNotLeader
 	}
-	c.observers.put(call.From, call.Observations, time.Now())
+	c.observers.put(call, time.Now())
 	c.changes.send()
 	return nil
 }
@@ -241,8 +248,11 @@ func (c *Cluster) reportLoop(ctx context.Context) {
 }
 
 func (c *Cluster) sendObservations(ctx context.Context) error {
-	call := observeCall{From: c.id.nodeID(), Observations: []Observation{}}
-	for _, b := range c.cfg.Local().Backends {
+	call := observeCall{From: c.id.nodeID(), Observations: []Observation{}, Ejected: map[string]string{}}
+	for id, b := range c.cfg.Local().Backends {
+		if b.Ejected != "" {
+			call.Ejected[id] = b.Ejected
+		}
 		if b.Observation != nil {
 			call.Observations = append(call.Observations, *b.Observation)
 		}

@@ -1,31 +1,50 @@
 package proxy
 
 import (
+	"time"
+
 	"lbnode/proxy/balance"
 	"lbnode/proxy/http1"
 	"lbnode/state"
 )
 
 // pool is a pool made ready for requests. It is immutable but for what the
-// strategy and the budget hold, which outlive it.
+// strategy and the budget hold, which outlive it, and what Proxy.mu guards.
 type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
 	strategy balance.Strategy
 	budget   *budget
+	judges   bool // what becomes of attempts counts
+
+	outlook             // of the pool of that name, whatever changes in it
+	climb   *time.Timer // until the next step of a slow start; nil if there was none
+}
+
+// outlook is what this node makes of a pool as a whole. Proxy.mu guards it.
+type outlook struct {
+	panics  bool      // so few backends are fit that health is ignored
+	doubted time.Time // when this node last took it for its own fault that they fail
+	review  time.Time // when their rates of success are compared next
 }
 
 // finding is what this node has found out about one backend at one address.
 // Proxy.mu guards it.
 type finding struct {
+	id      string
 	name    string
 	url     string
 	pool    *pool
 	local   *balance.Local
 	via     *http1.Backend
 	reached *state.Pool // that via was made for
-	tripped bool        // its circuit is open
 	opinion *bool       // of this node's probes; nil if it has none
+
+	serves    bool      // the view wants it to have traffic
+	risen     time.Time // when it began to, as long as that matters
+	aside     *aside    // nil unless it is
+	ejections int       // in a row
+	back      time.Time // when the last one ends
 }
 
 // compile returns the pool for the spec, taking over what outlives a change.
@@ -36,10 +55,11 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 		return old
 	}
 	made := &pool{spec: spec}
+	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
-		made.budget = old.budget
+		made.budget, made.outlook = old.budget, old.outlook
 	} else {
-		made.budget = newBudget()
+		made.budget, made.review = newBudget(), time.Now().Add(reviewEvery)
 	}
 	if old != nil && old.spec.Strategy == spec.Strategy {
 		made.strategy = old.strategy
@@ -50,6 +70,7 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 		made.targets = append(made.targets, p.target(made, &spec.Backends[i]))
 	}
 	p.refresh(made)
+	p.reviewLater(made)
 	return made
 }
 
@@ -75,11 +96,12 @@ func (p *Proxy) newStrategy(spec *state.Pool) balance.Strategy {
 // was found at another address counts for nothing.
 func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 	f := p.findings[b.ID]
-	if f == nil || f.url != b.URL() {
+	fresh := f == nil || f.url != b.URL()
+	if fresh {
 		if f != nil {
 			f.via.Close()
 		}
-		f = &finding{name: b.Name, url: b.URL(), local: &balance.Local{}}
+		f = &finding{id: b.ID, name: b.Name, url: b.URL(), local: &balance.Local{}}
 		p.findings[b.ID] = f
 	}
 	if f.via == nil || !sameReach(f.reached, pool.spec) {
@@ -89,6 +111,10 @@ func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 		f.via, f.reached = p.reach(b, f.local, pool.spec), pool.spec
 	}
 	f.pool = pool
+	f.seen(b, fresh, time.Duration(pool.spec.SlowStart), time.Now())
+	if pool.spec.Limits.Failures == 0 { // no trial would come to an end
+		f.local.Trial.Store(balance.NoTrial)
+	}
 	return &balance.Target{
 		ID:       b.ID,
 		Name:     b.Name,
@@ -118,48 +144,4 @@ func (p *Proxy) forget(old *table) {
 			}
 		}
 	}
-}
-
-// refresh tells the strategy which targets are eligible now. Proxy.mu is held.
-func (p *Proxy) refresh(pool *pool) { pool.strategy.Update(p.eligible(pool)) }
-
-// eligible gives the targets that may get new requests: those the operator wants,
-// that are healthy and that this node can reach. If it can reach none, it tries
-// those that are healthy; if none is healthy, the pool says what to do.
-func (p *Proxy) eligible(pool *pool) []*balance.Target {
-	var ready, healthy, reachable []*balance.Target
-	for i, t := range pool.targets {
-		b := &pool.spec.Backends[i]
-		if b.Admin != state.Ready {
-			continue
-		}
-		ready = append(ready, t)
-		if !p.healthy(b) {
-			continue
-		}
-		if p.findings[b.ID].tripped {
-			continue
-		}
-		healthy = append(healthy, t)
-		if !t.Unreachable.Load() {
-			reachable = append(reachable, t)
-		}
-	}
-	switch {
-	case len(reachable) > 0:
-		return reachable
-	case len(healthy) > 0:
-		return healthy
-	case pool.spec.WhenAllDown == state.FailOpen:
-		return ready
-	default:
-		return nil
-	}
-}
-
-func (p *Proxy) healthy(b *state.Backend) bool {
-	if opinion := p.findings[b.ID].opinion; p.autonomous && opinion != nil {
-		return *opinion
-	}
-	return b.Healthy()
 }

@@ -27,6 +27,9 @@ type Config struct {
 	// no traffic from this node until SetReachable says it is back or all of
 	// its pool are unreachable, so Suspect should have it probed.
 	Suspect func(backendID string)
+	// Ejected is called when this node ejects a backend, and when it takes one back, which
+	// Ejections then tells. It must not block, nor call the proxy.
+	Ejected func()
 	// Recorder counts what happens. Without it nothing is counted.
 	Recorder Recorder
 	// TrustedProxies are the networks of clients that may say for whom they send a

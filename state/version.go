@@ -13,7 +13,7 @@ import (
 // version, because a binary that does not know them would stop or, worse, make
 // another view of the same log. Version rises by one for all that is released
 // together; the version methods below say what needs it.
-const Version = 3
+const Version = 4
 
 // ErrTooNew: the command or the snapshot has a version above Version. A newer
 // binary wrote it.
@@ -56,8 +56,23 @@ func (c *content) version() int {
 
 // version is the lowest in which a pool can be written.
 func (p *Pool) version() int {
+	version := 1
+	for i := range p.Backends {
+		version = max(version, p.Backends[i].version())
+	}
+	if p.Outlier != (Outlier{}) || p.Panic != 0 || p.SlowStart != 0 {
+		return 4
+	}
 	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 || p.Timeouts.Hedge != 0 || p.ProxyProtocol != "" {
-		return 3
+		return max(version, 3)
+	}
+	return version
+}
+
+// version is the lowest in which a backend can be written.
+func (b *Backend) version() int {
+	if b.Backup {
+		return 4
 	}
 	return 1
 }
@@ -66,16 +81,23 @@ func (p *Pool) version() int {
 // say what the operation says.
 
 func (*InitCluster) version() int   { return 1 }
-func (*Seed) version() int          { return 1 }
 func (op *CreatePool) version() int { return op.Pool.version() }
 func (op *UpdatePool) version() int { return op.Pool.version() }
 func (*DeletePool) version() int    { return 1 }
-func (*AddBackend) version() int    { return 1 }
-func (*UpdateBackend) version() int { return 1 }
+func (op *AddBackend) version() int { return op.Backend.version() }
 func (*RemoveBackend) version() int { return 1 }
 func (*PutRoute) version() int      { return 1 }
 func (*RemoveRoute) version() int   { return 1 }
 func (*SetHealth) version() int     { return 1 }
+
+func (op *Seed) version() int { return (&Pool{Backends: op.Backends}).version() }
+
+func (op *UpdateBackend) version() int {
+	if op.Primary {
+		return 4
+	}
+	return op.Patch.version()
+}
 
 func (op *Replace) version() int {
 	version := 2

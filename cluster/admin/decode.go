@@ -166,8 +166,11 @@ func describe(v reflect.Value) string {
 	if _, ok := v.Interface().(state.Duration); ok {
 		return `a duration such as "2s" or "500ms"`
 	}
-	if v.Kind() == reflect.Int {
+	switch v.Interface().(type) {
+	case int:
 		return "an integer"
+	case *bool:
+		return "true or false"
 	}
 	return "a string"
 }

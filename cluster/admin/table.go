@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -66,15 +67,26 @@ func (n *Node) Role() string {
 
 func (p *ClusterPool) write(w io.Writer, now time.Time) {
 	fmt.Fprintf(w, "\npool %s: %s, %d of %d backends healthy\n", p.Name, p.Strategy, p.HealthyBackends, len(p.Backends))
+	if len(p.PanicAt) > 0 {
+		fmt.Fprintf(w, "too few are fit: health is ignored by %s\n", strings.Join(p.PanicAt, ", "))
+	}
 	if len(p.Backends) == 0 {
 		return
 	}
 	fmt.Fprintln(w, "BACKEND\tURL\tWEIGHT\tADMIN\tHEALTH\tSINCE\tCHECKED\tIN FLIGHT")
 	for i := range p.Backends {
 		b := &p.Backends[i]
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%d\n", b.Name, b.URL, b.Weight, b.Admin, b.verdict(),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", b.Name, b.URL, b.share(), b.Admin, b.verdict(),
 			ago(b.Since, now), ago(b.LastHealthCheck, now), b.InFlight)
 	}
+}
+
+// share is the backend's weight, and whether it is a backup.
+func (b *ClusterBackend) share() string {
+	if b.Backup {
+		return fmt.Sprintf("%d backup", b.Weight)
+	}
+	return fmt.Sprint(b.Weight)
 }
 
 // verdict is the backend's health and, if that is bad, what a probe found.
@@ -85,6 +97,15 @@ func (b *ClusterBackend) verdict() string {
 				return fmt.Sprintf("%s: %s", b.Health, o.Reason)
 			}
 		}
+	}
+	var ejected []string
+	for _, at := range b.AtNodes {
+		if at.Ejected {
+			ejected = append(ejected, at.Node)
+		}
+	}
+	if len(ejected) > 0 {
+		return fmt.Sprintf("%s, ejected by %s", b.Health, strings.Join(ejected, ", "))
 	}
 	return string(b.Health)
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"lbnode/cluster"
@@ -58,10 +59,12 @@ type Node struct {
 
 // ClusterPool is a pool and what all nodes together know of it.
 type ClusterPool struct {
-	Name            string           `json:"name"`
-	Strategy        string           `json:"strategy"`
-	HealthyBackends int              `json:"healthy_backends"`
-	Backends        []ClusterBackend `json:"backends"`
+	Name            string `json:"name"`
+	Strategy        string `json:"strategy"`
+	HealthyBackends int    `json:"healthy_backends"`
+	// PanicAt are the nodes that ignore health here: too few backends are fit.
+	PanicAt  []string         `json:"panic_at,omitempty"`
+	Backends []ClusterBackend `json:"backends"`
 }
 
 // ClusterBackend is a backend and what all nodes together know of it.
@@ -73,6 +76,7 @@ type ClusterBackend struct {
 	Port     int          `json:"port"`
 	URL      string       `json:"url"`
 	Weight   int          `json:"weight"`
+	Backup   bool         `json:"backup,omitempty"`
 	Admin    state.Admin  `json:"admin"`
 	Health   state.Health `json:"health"`
 	// Since is when Health last changed, RFC 3339.
@@ -91,6 +95,8 @@ type ClusterBackend struct {
 type BackendAtNode struct {
 	Node     string `json:"node"`
 	InFlight int    `json:"in_flight"`
+	// Ejected is true while the node sends the backend nothing because it failed.
+	Ejected bool `json:"ejected,omitempty"`
 }
 
 // Observer is what one node's probes say of a backend.
@@ -168,6 +174,11 @@ func present(n *cluster.NodeStatus) bool {
 
 func newClusterPool(p *state.Pool, nodes []cluster.NodeStatus, now time.Time) ClusterPool {
 	pool := ClusterPool{Name: p.Name, Strategy: p.Strategy, Backends: make([]ClusterBackend, len(p.Backends))}
+	for i := range nodes {
+		if n := &nodes[i]; present(n) && slices.Contains(n.Local.Panics, p.Name) {
+			pool.PanicAt = append(pool.PanicAt, n.Name)
+		}
+	}
 	for i := range p.Backends {
 		b := &p.Backends[i]
 		if b.Healthy() {
@@ -187,6 +198,7 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 		Port:      b.Port,
 		URL:       b.URL(),
 		Weight:    b.Weight,
+		Backup:    b.Backup,
 		Admin:     b.Admin,
 		Health:    b.Health,
 		Since:     formatMillis(b.Since),
@@ -199,8 +211,8 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 		}
 		local := nodes[i].Local.Backends[b.ID]
 		backend.InFlight += local.InFlight
-		if local.InFlight > 0 {
-			backend.AtNodes = append(backend.AtNodes, BackendAtNode{Node: nodes[i].Name, InFlight: local.InFlight})
+		if at := (BackendAtNode{nodes[i].Name, local.InFlight, local.Ejected == backend.URL}); at.InFlight > 0 || at.Ejected {
+			backend.AtNodes = append(backend.AtNodes, at)
 		}
 		// An observation of an address that the backend has left counts for nothing.
 		if o := local.Observation; o != nil && o.URL == backend.URL {

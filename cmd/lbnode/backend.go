@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	backendAddArgs = "NAME URL [-pool POOL] [-weight N]"
-	backendSetArgs = "NAME [ready|drain|maint] [-wait [-timeout 5m]] [-weight N] [-url URL] [-pool POOL]"
+	backendAddArgs = "NAME URL [-pool POOL] [-weight N] [-backup]"
+	backendSetArgs = "NAME [ready|drain|maint] [-wait [-timeout 5m]] [-weight N] [-backup[=false]] [-url URL] [-pool POOL]"
 )
 
 func runBackend(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -58,15 +58,23 @@ func writeBackends(w io.Writer, pools ...admin.Pool) {
 	fmt.Fprintln(w, "POOL\tNAME\tURL\tWEIGHT\tADMIN\tHEALTH\tSINCE")
 	for _, p := range pools {
 		for _, b := range p.Backends {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", p.Name, b.Name, b.URL, b.Weight, b.Admin, b.Health, b.Since)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, b.Name, b.URL, weightOf(&b), b.Admin, b.Health, b.Since)
 		}
 	}
+}
+
+// weightOf is the share of a backend, and whether it is a backup.
+func weightOf(b *admin.Backend) string {
+	if b.Backup {
+		return fmt.Sprintf("%d backup", b.Weight)
+	}
+	return strconv.Itoa(b.Weight)
 }
 
 func runBackendAdd(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	c := newNodeInvocation("backend add", backendAddArgs, stdout)
 	pool := c.flags.String("pool", state.DefaultPool, "`pool` to add it to")
-	weight := weightFlag(c.flags)
+	weight, backup := weightFlag(c.flags), backupFlag(c.flags)
 	words, err := c.parse(args, 2, 2)
 	if err != nil {
 		return err
@@ -75,7 +83,7 @@ func runBackendAdd(ctx context.Context, args []string, stdout, _ io.Writer) erro
 	if err != nil {
 		return err
 	}
-	b, err := client.AddBackend(ctx, *pool, admin.BackendSpec{Name: words[0], URL: words[1], Weight: *weight})
+	b, err := client.AddBackend(ctx, *pool, admin.BackendSpec{Name: words[0], URL: words[1], Weight: *weight, Backup: *backup})
 	if err != nil {
 		return changeFailed(err, fmt.Sprintf("add backend %q to pool %q", words[0], *pool), "lbnode backend ls")
 	}
@@ -108,7 +116,7 @@ func runBackendRemove(ctx context.Context, args []string, stdout, _ io.Writer) e
 func runBackendSet(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c := newNodeInvocation("backend set", backendSetArgs, stdout)
 	pool := c.flags.String("pool", "", "`pool` that it is in; needed only if several have a backend of that name")
-	weight := weightFlag(c.flags)
+	weight, backup := weightFlag(c.flags), backupFlag(c.flags)
 	url := c.flags.String("url", "", "new `URL`")
 	var waiting waitFlags
 	waiting.add(c)
@@ -116,7 +124,7 @@ func runBackendSet(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if err != nil {
 		return err
 	}
-	change := admin.BackendSpec{Weight: *weight, URL: *url}
+	change := admin.BackendSpec{Weight: *weight, Backup: *backup, URL: *url}
 	if change.Admin, err = adminState(words[1:]); err != nil {
 		return err
 	}
@@ -160,6 +168,20 @@ func weightFlag(flags *flag.FlagSet) *int {
 		return nil
 	})
 	return &weight
+}
+
+// backupFlag adds -backup; its value is nil until it is given.
+func backupFlag(flags *flag.FlagSet) **bool {
+	var backup *bool
+	flags.BoolFunc("backup", "give it traffic only while no other backend of the pool is eligible", func(text string) error {
+		given, err := strconv.ParseBool(text)
+		if err != nil {
+			return errors.New("must be true or false")
+		}
+		backup = &given
+		return nil
+	})
+	return &backup
 }
 
 // adminState reads the admin state in words, of which there is at most one.

@@ -145,7 +145,10 @@ func TestDrainWaits(t *testing.T) {
 	ended("the request takes too long", set(nodes[0], "drain", "-wait", "-timeout", "1s"), 1, "waiting for lb2: 1 in flight", "gave up after 1s waiting for lb2: 1 in flight")
 	p := set(nodes[2], "maint", "-wait")
 	eventually(t, 5*time.Second, "maint on every node", func() bool {
-		return every(nodes, func(n *lb) bool { v := n.view(); return v != nil && backendIn(v, "default", "web-2").Admin == state.Maint })
+		return every(nodes, func(n *lb) bool {
+			v := n.view()
+			return v != nil && backendIn(v, "default", "web-2").Admin == state.Maint
+		})
 	})
 	select {
 	case <-p.done:

@@ -140,6 +140,8 @@ func TestChangesShowEveryField(t *testing.T) {
 			leaf.value.SetString("other")
 		case reflect.Int, reflect.Int64:
 			leaf.value.SetInt(77)
+		case reflect.Bool:
+			leaf.value.SetBool(true)
 		default:
 			t.Fatalf("%s is of kind %s, which this test cannot change", leaf.path, leaf.value.Kind())
 		}

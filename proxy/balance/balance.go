@@ -39,6 +39,10 @@ type Local struct {
 	Unreachable atomic.Bool
 	// Failures counts the attempts that failed since one did not.
 	Failures atomic.Int32
+	// Streak counts the attempts in a row that failed or were answered with 5xx, Asked
+	// and Failed all attempts and those of a while; only where outliers are ejected.
+	Streak        atomic.Int32
+	Asked, Failed atomic.Int64
 	// Trial says whether requests are sent one at a time, to see whether it works.
 	Trial atomic.Int32
 }

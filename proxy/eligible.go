@@ -1,0 +1,137 @@
+package proxy
+
+import (
+	"time"
+
+	"lbnode/proxy/balance"
+	"lbnode/state"
+)
+
+// candidate is a target with all that counts for whether it gets new requests.
+type candidate struct {
+	target    *balance.Target
+	ready     bool // the operator wants it
+	backup    bool // only while there is no other
+	healthy   bool // as the cluster has it or, without quorum, this node
+	aside     bool // this node sends it nothing for a while
+	reachable bool // from this node
+}
+
+// tier is the primary backends of a pool, or the backups. Each list is part of the one
+// before.
+type tier struct {
+	ready, fit, reachable []*balance.Target // fit: healthy and not set aside
+}
+
+// refresh tells the strategy which targets are eligible now, and what share of the
+// traffic each is to get. Proxy.mu is held.
+func (p *Proxy) refresh(pool *pool) {
+	chosen, panics := choose(p.candidates(pool), pool.spec)
+	if panics != pool.panics {
+		pool.panics = panics
+		p.tellPanic(pool)
+	}
+	pool.strategy.Update(p.ramped(pool, chosen, time.Now()))
+}
+
+func (p *Proxy) candidates(pool *pool) []candidate {
+	all := make([]candidate, len(pool.targets))
+	for i, t := range pool.targets {
+		b, f := &pool.spec.Backends[i], p.findings[t.ID]
+		all[i] = candidate{
+			target:    t,
+			ready:     b.Admin == state.Ready,
+			backup:    b.Backup,
+			healthy:   p.healthy(b, f),
+			aside:     f.aside != nil,
+			reachable: !t.Unreachable.Load(),
+		}
+	}
+	return all
+}
+
+func (p *Proxy) healthy(b *state.Backend, f *finding) bool {
+	if p.autonomous && f.opinion != nil {
+		return *f.opinion
+	}
+	return b.Healthy()
+}
+
+// choose gives the targets that may get new requests: those the operator wants, that
+// are fit and that this node can reach; backups if there is no primary such. If it can
+// reach none, it tries those that are fit; if none is, the pool says what to do. If too
+// few are fit, it takes all that are ready, and says that it panics.
+func choose(all []candidate, spec *state.Pool) (chosen []*balance.Target, panics bool) {
+	t := serving(tierOf(all, false), tierOf(all, true))
+	switch {
+	case len(t.fit)*100 < spec.Panic*len(t.ready):
+		return t.ready, true
+	case len(t.reachable) > 0:
+		return t.reachable, false
+	case len(t.fit) > 0:
+		return t.fit, false
+	case spec.WhenAllDown == state.FailOpen:
+		return t.ready, false
+	default:
+		return nil, false
+	}
+}
+
+func tierOf(all []candidate, backup bool) (t tier) {
+	for _, c := range all {
+		if !c.ready || c.backup != backup {
+			continue
+		}
+		t.ready = append(t.ready, c.target)
+		if !c.healthy || c.aside {
+			continue
+		}
+		t.fit = append(t.fit, c.target)
+		if c.reachable {
+			t.reachable = append(t.reachable, c.target)
+		}
+	}
+	return t
+}
+
+// serving is the tier that gets the traffic: the better one, and of equals the primary.
+func serving(primary, backup tier) tier {
+	for _, of := range []func(tier) int{
+		func(t tier) int { return len(t.reachable) },
+		func(t tier) int { return len(t.fit) },
+		func(t tier) int { return len(t.ready) },
+	} {
+		switch {
+		case of(primary) > 0:
+			return primary
+		case of(backup) > 0:
+			return backup
+		}
+	}
+	return primary
+}
+
+func (p *Proxy) tellPanic(pool *pool) {
+	if pool.panics {
+		p.log.Warn("too few backends are fit: health is ignored and all that are ready get requests from this node",
+			"pool", pool.spec.Name, "panic_threshold", pool.spec.Panic)
+		return
+	}
+	p.log.Info("enough backends are fit again: those that are not get no requests from this node", "pool", pool.spec.Name)
+}
+
+// Panics gives the names of the pools in which so few backends are fit that this node
+// sends requests to all that are ready.
+func (p *Proxy) Panics() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var names []string
+	if t := p.table.Load(); t != nil {
+		for name, pool := range t.pools {
+			if pool.panics {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
