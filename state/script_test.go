@@ -94,7 +94,9 @@ func (s *script) op() Op {
 		func() Op { return &AddBackend{Pool: s.poolName(), Backend: s.backend()} },
 		func() Op { return &AddBackend{Pool: DefaultPool, Backend: s.backend()} },
 		func() Op { return &UpdateBackend{Pool: s.poolName(), Name: s.backendName(), Patch: s.patch()} },
-		func() Op { return &UpdateBackend{Pool: DefaultPool, Name: s.backendName(), Patch: s.patch()} },
+		func() Op {
+			return &UpdateBackend{Pool: DefaultPool, Name: s.backendName(), Patch: s.patch(), Primary: pick(s, false, false, true)}
+		},
 		func() Op { return &RemoveBackend{Pool: s.poolName(), Name: s.backendName()} },
 		func() Op { return &PutRoute{Route: Route{Host: s.host(), Path: s.path(), Pool: s.poolName()}} },
 		func() Op { return &RemoveRoute{Host: s.host(), Path: s.path()} },
@@ -136,8 +138,11 @@ func (s *script) pool() Pool {
 			Interval: pick(s, 0, 0, seconds(1), 1_234_567_891, -1),
 			Rise:     pick(s, 0, 0, 5, 1000),
 		},
-		Timeouts: Timeouts{Request: pick(s, 0, 0, seconds(3), 3)},
-		Backends: s.backends(),
+		Timeouts:  Timeouts{Request: pick(s, 0, 0, seconds(3), 3)},
+		Outlier:   pick(s, Outlier{}, Outlier{}, Outlier{Consecutive: 5}, Outlier{Consecutive: NoLimit, Time: NoDuration}, Outlier{MaxShare: 101}),
+		Panic:     pick(s, 0, 0, 50, NoLimit, 101),
+		SlowStart: pick(s, 0, 0, seconds(3), NoDuration, 3),
+		Backends:  s.backends(),
 	}
 }
 
@@ -171,6 +176,7 @@ func (s *script) patch() Backend {
 		Port:     pick(s, 0, 0, 0, 80, 80, 81, -1),
 		Weight:   pick(s, 0, 0, 0, 1, 256, 257),
 		Admin:    pick(s, "", "", "", Ready, Drain, Maint, "x"),
+		Backup:   pick(s, false, false, true),
 	}
 }
 
