@@ -12,6 +12,7 @@ type candidate struct {
 	target    *balance.Target
 	ready     bool // the operator wants it
 	backup    bool // only while there is no other
+	starting  bool // nobody has probed it yet
 	healthy   bool // as the cluster has it or, without quorum, this node
 	aside     bool // this node sends it nothing for a while
 	reachable bool // from this node
@@ -20,7 +21,10 @@ type candidate struct {
 // tier is the primary backends of a pool, or the backups. Each list is part of the one
 // before.
 type tier struct {
-	ready, fit, reachable []*balance.Target // fit: healthy and not set aside
+	ready     []*balance.Target // that the operator wants
+	known     []*balance.Target // and that were probed: a new one says nothing of the others
+	fit       []*balance.Target // and that are healthy and not set aside
+	reachable []*balance.Target // and that this node can reach
 }
 
 // refresh tells the strategy which targets are eligible now, and what share of the
@@ -38,11 +42,13 @@ func (p *Proxy) candidates(pool *pool) []candidate {
 	all := make([]candidate, len(pool.targets))
 	for i, t := range pool.targets {
 		b, f := &pool.spec.Backends[i], p.findings[t.ID]
+		healthy := p.healthy(b, f)
 		all[i] = candidate{
 			target:    t,
 			ready:     b.Admin == state.Ready,
 			backup:    b.Backup,
-			healthy:   p.healthy(b, f),
+			starting:  b.Health == state.Starting && !healthy,
+			healthy:   healthy,
 			aside:     f.aside != nil,
 			reachable: !t.Unreachable.Load(),
 		}
@@ -60,12 +66,12 @@ func (p *Proxy) healthy(b *state.Backend, f *finding) bool {
 // choose gives the targets that may get new requests: those the operator wants, that
 // are fit and that this node can reach; backups if there is no primary such. If it can
 // reach none, it tries those that are fit; if none is, the pool says what to do. If too
-// few are fit, it takes all that are ready, and says that it panics.
+// few are fit, it takes all that are known, and says that it panics.
 func choose(all []candidate, spec *state.Pool) (chosen []*balance.Target, panics bool) {
 	t := serving(tierOf(all, false), tierOf(all, true))
 	switch {
-	case len(t.fit)*100 < spec.Panic*len(t.ready):
-		return t.ready, true
+	case len(t.fit)*100 < spec.Panic*len(t.known):
+		return t.known, true
 	case len(t.reachable) > 0:
 		return t.reachable, false
 	case len(t.fit) > 0:
@@ -83,6 +89,10 @@ func tierOf(all []candidate, backup bool) (t tier) {
 			continue
 		}
 		t.ready = append(t.ready, c.target)
+		if c.starting {
+			continue
+		}
+		t.known = append(t.known, c.target)
 		if !c.healthy || c.aside {
 			continue
 		}

@@ -13,7 +13,7 @@ import (
 
 func TestChoose(t *testing.T) {
 	// Each word is a backend: its name, and then what is with it: b backup, d not ready,
-	// u unhealthy, a set aside, r not reachable.
+	// s starting, u unhealthy, a set aside, r not reachable.
 	tests := []struct {
 		backends string
 		panic    int
@@ -57,6 +57,10 @@ func TestChoose(t *testing.T) {
 		{"1 2u 3u 4b", 50, false, "1 2 3", true},
 		{"1u 2b 3bu 4bu", 50, false, "2 3 4", true},
 		{"1u 2bu", 50, false, "1", true},
+		{"1s 2s", 50, false, "", false},
+		{"1s 2s", 50, true, "1 2", false},
+		{"1 2s 3s 4s", 50, false, "1", false},
+		{"1u 2s", 50, false, "1", true},
 	}
 	for _, test := range tests {
 		var all []candidate
@@ -64,7 +68,7 @@ func TestChoose(t *testing.T) {
 			has := func(flag string) bool { return strings.Contains(word[1:], flag) }
 			all = append(all, candidate{
 				target: &balance.Target{Name: word[:1]},
-				ready:  !has("d"), backup: has("b"), healthy: !has("u"), aside: has("a"), reachable: !has("r"),
+				ready:  !has("d"), backup: has("b"), starting: has("s"), healthy: !has("u") && !has("s"), aside: has("a"), reachable: !has("r"),
 			})
 		}
 		spec := &state.Pool{Panic: test.panic}

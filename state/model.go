@@ -93,6 +93,7 @@ type Pool struct {
 	WhenAllDown string      `json:"when_all_down"`
 	// Panic is the share of the ready backends, in percent, below which health is
 	// ignored: if fewer are eligible, all get requests, so that the few are not crushed.
+	// Those that nobody has probed yet do not count.
 	// 0 is never; in a change, NoLimit takes it away.
 	Panic int `json:"panic_threshold,omitempty"`
 	// SlowStart is the time in which a backend that has become healthy or ready comes
