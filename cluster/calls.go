@@ -65,6 +65,8 @@ type proposeCall struct {
 type observeCall struct {
 	From         string        `json:"from"`
 	Observations []Observation `json:"observations"`
+	// Ejected are the backends that the node has ejected, by id, with their URLs.
+	Ejected map[string]string `json:"ejected,omitempty"`
 }
 
 // raftReply is what autopilot wants to know of a node.

@@ -48,7 +48,7 @@ func TestNoOfficeBeforeTheFoundingIsOnDisk(t *testing.T) {
 func TestReportsOfAnEarlierTenureAreForgotten(t *testing.T) {
 	t.Parallel()
 	n := startCluster(t, 1, nil)[0]
-	n.observers.put("other", "lb9", []Observation{{BackendID: "b"}}, time.Now())
+	n.observers.put(observeCall{From: "other", Observations: []Observation{{BackendID: "b"}}}, "lb9", time.Now())
 	n.leading <- false
 	n.leading <- true
 	eventually(t, 5*time.Second, "the report is forgotten", func() bool {

@@ -26,6 +26,7 @@ type nodeReport struct {
 	name      string
 	received  time.Time
 	byBackend map[string]Observation
+	ejected   map[string]string // URLs by backend id
 }
 
 func newReports() *reports { return &reports{byNode: map[string]nodeReport{}} }
@@ -38,15 +39,15 @@ func (r *reports) clear() {
 	clear(r.byNode)
 }
 
-// put replaces what a node has reported.
-func (r *reports) put(node, name string, observations []Observation, now time.Time) {
-	report := nodeReport{name: name, received: now, byBackend: make(map[string]Observation, len(observations))}
-	for _, o := range observations {
+// put replaces what the node of that name has reported.
+func (r *reports) put(call observeCall, name string, now time.Time) {
+	report := nodeReport{name: name, received: now, byBackend: make(map[string]Observation, len(call.Observations)), ejected: call.Ejected}
+	for _, o := range call.Observations {
 		report.byBackend[o.BackendID] = o
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.byNode[node] = report
+	r.byNode[call.From] = report
 }
 
 // fresh returns a copy of what was received of late, and drops the rest.
@@ -70,7 +71,7 @@ func (c *Cluster) observed(call observeCall) error {
 		return errNotLeader
 	}
 	m, _ := c.gossip.find(call.From)
-	c.observers.put(call.From, nameOr(m.Name, call.From), call.Observations, time.Now())
+	c.observers.put(call, nameOr(m.Name, call.From), time.Now())
 	c.changes.send()
 	return nil
 }
@@ -105,8 +106,11 @@ func (c *Cluster) reportLoop(ctx context.Context) {
 }
 
 func (c *Cluster) sendObservations(ctx context.Context) error {
-	call := observeCall{From: c.id.nodeID(), Observations: []Observation{}}
-	for _, b := range c.cfg.Local().Backends {
+	call := observeCall{From: c.id.nodeID(), Observations: []Observation{}, Ejected: map[string]string{}}
+	for id, b := range c.cfg.Local().Backends {
+		if b.Ejected != "" {
+			call.Ejected[id] = b.Ejected
+		}
 		if b.Observation != nil {
 			call.Observations = append(call.Observations, *b.Observation)
 		}

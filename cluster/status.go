@@ -99,12 +99,17 @@ type Local struct {
 	RequestsPerSecond float64 `json:"requests_per_second"`
 	// Backends is keyed by backend id.
 	Backends map[string]LocalBackend `json:"backends,omitempty"`
+	// Panics are the pools in which the node ignores health: too few backends are fit.
+	Panics []string `json:"panics,omitempty"`
 }
 
 // LocalBackend is what one node knows of one backend.
 type LocalBackend struct {
 	// InFlight is how many requests the node has under way at the backend.
 	InFlight int `json:"in_flight"`
+	// Ejected is the URL of a backend that the node sends nothing for a while because
+	// it fails, empty if that is not so.
+	Ejected string `json:"ejected,omitempty"`
 	// Observation is the node's last probe, nil if the node does not probe it.
 	Observation *Observation `json:"observation,omitempty"`
 }

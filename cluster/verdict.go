@@ -84,15 +84,20 @@ func (c *Cluster) tellFlapping(verdicts []state.Verdict) {
 
 // judge returns the verdicts that the reports call for: where a majority of a
 // backend's observers agree on another health than the committed one and, if the
-// backend flaps, have found it healthy for long enough.
+// backend flaps, have found it healthy for long enough; and where traffic has found out
+// what probes do not (eject.go).
 func judge(view *state.View, alive []string, fresh map[string]nodeReport, now time.Time) []state.Verdict {
 	var verdicts []state.Verdict
 	electorate := newElectorate(alive)
 	for _, pool := range view.Pools {
+		ejected := ejectedByMany(pool, alive, fresh)
 		for i := range pool.Backends {
 			b := &pool.Backends[i]
 			observers := electorate.observers(b.ID)
 			v := judgeOne(b, observers, fresh, now)
+			if by := ejected[b.ID]; by != "" {
+				v = turned(b, state.Unhealthy, by, now)
+			}
 			if pool.HealthCheck.Type == state.CheckAgent {
 				v.Agent = agreedWish(b, observers, fresh)
 			}
@@ -105,17 +110,26 @@ func judge(view *state.View, alive []string, fresh map[string]nodeReport, now ti
 	return verdicts
 }
 
-// judgeOne gives the verdict on a backend's health, with an empty one if it stays.
+// judgeOne gives the verdict of its probes on a backend's health, an empty one if it stays.
 func judgeOne(b *state.Backend, observers []string, fresh map[string]nodeReport, now time.Time) state.Verdict {
 	health := majority(b, observers, fresh)
-	if health == "" || health == b.Health || steadyFor(b, observers, fresh, now) < b.Hold() {
+	switch {
+	case health == "" || health == b.Health:
+		return state.Verdict{}
+	case health == state.Unhealthy:
+		return turned(b, health, reasonOf(b, observers, fresh), now)
+	case steadyFor(b, observers, fresh, now) < b.Hold():
 		return state.Verdict{}
 	}
-	v := state.Verdict{Health: health, Falls: b.NextFalls(health, now.UnixMilli())}
-	if health == state.Unhealthy {
-		v.Reason = reasonOf(b, observers, fresh)
+	return turned(b, health, "", now)
+}
+
+// turned is a verdict, an empty one if it is what the cluster has.
+func turned(b *state.Backend, health state.Health, reason string, now time.Time) state.Verdict {
+	if health == b.Health {
+		return state.Verdict{}
 	}
-	return v
+	return state.Verdict{Health: health, Reason: reason, Falls: b.NextFalls(health, now.UnixMilli())}
 }
 
 // majority returns the health that more than half of the observers report, empty

@@ -163,8 +163,8 @@ func TestJudgeNeedsMoreThanHalf(t *testing.T) {
 
 func TestOldReportsCountForNothing(t *testing.T) {
 	r, now := newReports(), time.Now()
-	r.put("old", "lb1", []Observation{{BackendID: "b"}}, now.Add(-reportFresh-time.Second))
-	r.put("new", "lb2", []Observation{{BackendID: "b"}}, now)
+	r.put(observeCall{From: "old", Observations: []Observation{{BackendID: "b"}}}, "lb1", now.Add(-reportFresh-time.Second))
+	r.put(observeCall{From: "new", Observations: []Observation{{BackendID: "b"}}}, "lb2", now)
 	fresh := r.fresh(now)
 	if _, ok := fresh["old"]; ok || len(fresh) != 1 {
 		t.Errorf("got %v, want the new report alone", fresh)

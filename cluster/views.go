@@ -91,7 +91,8 @@ func readView(path string) (*state.View, error) {
 }
 
 // publish replaces the view unless next is older: while the log is replayed, the
-// node goes on with the view it had.
+// node goes on with the view it had. Who is notified has the view before anybody can
+// see that this node serves it: what is said of a view is so.
 func (v *views) publish(next *state.View) {
 	v.publishing.Lock()
 	defer v.publishing.Unlock()
@@ -99,12 +100,14 @@ func (v *views) publish(next *state.View) {
 		return
 	}
 	same := next == v.current.Load()
-	v.stale.Store(false)
+	if !same {
+		v.notify(next)
+	}
 	v.current.Store(next)
+	v.stale.Store(false)
 	if same {
 		return
 	}
-	v.notify(next)
 	v.risen.send()
 	select {
 	case v.save <- struct{}{}:

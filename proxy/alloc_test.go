@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"lbnode/state"
 )
 
 // A request allocates nothing, as long as its connections last.
@@ -13,7 +15,15 @@ func TestRequestsAllocateNothing(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	b, _ := startRaw(t, "b", func(conn net.Conn, _ string) { answerAll(conn) })
-	_, url := startProxy(t, Config{}, b)
+	watched := poolOf(state.DefaultPool, b)
+	watched.Limits.Failures, watched.Outlier = 5, state.Outlier{Consecutive: 5, SuccessRate: 10}
+	for name, pool := range map[string]*state.Pool{"plain": poolOf(state.DefaultPool, b), "watched": watched} {
+		t.Run(name, func(t *testing.T) { allocatesNothing(t, pool) })
+	}
+}
+
+func allocatesNothing(t *testing.T, pool *state.Pool) {
+	_, url := startProxyWith(t, Config{}, viewOf(nil, pool))
 	conn := dial(t, url)
 	for name, request := range map[string]string{
 		"GET":  "GET /path?query HTTP/1.1\r\nHost: a.example\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n",

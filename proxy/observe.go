@@ -28,7 +28,8 @@ func (e *exchange) observe(target *balance.Target, err error) {
 
 // ownFailure says whether a backend answers that it cannot give the answer it should. Such
 // answers are often quick, and must not make it look fast. If it is the request's fault
-// all the same, it counts against each backend alike.
+// all the same, it counts against each backend alike; but not where clients could have any
+// backend say so, by a method that nobody knows.
 func ownFailure(status int) bool {
 	return status >= http.StatusInternalServerError && status != http.StatusNotImplemented && status != http.StatusHTTPVersionNotSupported
 }

@@ -2,14 +2,15 @@ package proxy
 
 import (
 	"sync/atomic"
+	"time"
 
 	"lbnode/proxy/balance"
 	"lbnode/proxy/http1"
 	"lbnode/state"
 )
 
-// pool is a pool made ready for requests. It is immutable but for sticky, and what the
-// strategy and the budget hold, which outlive it.
+// pool is a pool made ready for requests. It is immutable but for sticky, for what the
+// strategy and the budget hold, which outlive it, and for what Proxy.mu guards.
 type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
@@ -20,19 +21,36 @@ type pool struct {
 	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
 	sticky   atomic.Pointer[sticky] // nil if clients are not kept anywhere
+	judges   bool                   // what becomes of attempts counts
+
+	outlook             // of the pool of that name, whatever changes in it
+	climb   *time.Timer // until the next step of a slow start; nil if there was none
+}
+
+// outlook is what this node makes of a pool as a whole. Proxy.mu guards it.
+type outlook struct {
+	panics  bool      // so few backends are fit that health is ignored
+	doubted time.Time // when this node last took it for its own fault that they fail
+	review  time.Time // when their rates of success are compared next
 }
 
 // finding is what this node has found out about one backend at one address.
 // Proxy.mu guards it.
 type finding struct {
+	id      string
 	name    string
 	url     string
 	pool    *pool
 	local   *balance.Local
 	via     *http1.Backend
 	reached *state.Pool // that via was made for
-	tripped bool        // its circuit is open
 	opinion *bool       // of this node's probes; nil if it has none
+
+	serves    bool      // the view wants it to have traffic
+	risen     time.Time // when it began to, as long as that matters
+	aside     *aside    // nil unless it is
+	ejections int       // in a row
+	back      time.Time // when the last one ends
 }
 
 // compile returns the pool for the spec, taking over what outlives a change.
@@ -42,11 +60,12 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	if old != nil && old.spec == spec {
 		return old
 	}
-	made := &pool{spec: spec}
+	made, now := &pool{spec: spec}, time.Now()
+	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
-		made.budget = old.budget
+		made.budget, made.outlook = old.budget, old.outlook
 	} else {
-		made.budget = newBudget()
+		made.budget, made.review = newBudget(), now.Add(reviewEvery)
 	}
 	if old != nil && old.spec.Strategy == spec.Strategy {
 		made.strategy = old.strategy
@@ -60,11 +79,12 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	}
 	for i := range spec.Backends {
 		b := &spec.Backends[i]
-		made.targets = append(made.targets, p.target(made, b))
+		made.targets = append(made.targets, p.target(made, b, now))
 		made.findings = append(made.findings, p.findings[b.ID])
 	}
 	made.sticky.Store(newSticky(made, p.cookieKeys))
 	p.refresh(made)
+	p.reviewLater(made)
 	return made
 }
 
@@ -88,13 +108,14 @@ func (p *Proxy) newStrategy(spec *state.Pool) balance.Strategy {
 
 // target returns the target for a backend with what is known of it locally. What
 // was found at another address counts for nothing.
-func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
+func (p *Proxy) target(pool *pool, b *state.Backend, now time.Time) *balance.Target {
 	f := p.findings[b.ID]
-	if f == nil || f.url != b.URL() {
+	fresh := f == nil || f.url != b.URL()
+	if fresh {
 		if f != nil {
 			f.via.Close()
 		}
-		f = &finding{name: b.Name, url: b.URL(), local: &balance.Local{}}
+		f = &finding{id: b.ID, name: b.Name, url: b.URL(), local: &balance.Local{}}
 		p.findings[b.ID] = f
 	}
 	if f.via == nil || !sameReach(f.reached, pool.spec) {
@@ -104,6 +125,10 @@ func (p *Proxy) target(pool *pool, b *state.Backend) *balance.Target {
 		f.via, f.reached = p.reach(b, f.local, pool.spec), pool.spec
 	}
 	f.pool = pool
+	f.seen(b, fresh, time.Duration(pool.spec.SlowStart), now)
+	if pool.spec.Limits.Failures == 0 { // no trial would come to an end
+		f.local.Trial.Store(balance.NoTrial)
+	}
 	return &balance.Target{
 		ID:       b.ID,
 		Name:     b.Name,
@@ -133,53 +158,4 @@ func (p *Proxy) forget(old *table) {
 			}
 		}
 	}
-}
-
-// refresh tells the strategy which targets are eligible now, and those that keep clients
-// whether they may. Proxy.mu is held.
-func (p *Proxy) refresh(pool *pool) {
-	pool.strategy.Update(p.eligible(pool))
-	if s := pool.sticky.Load(); s != nil {
-		p.refreshSticky(pool, s)
-	}
-}
-
-// eligible gives the targets that may get new requests: those the operator and their
-// agents want, that are healthy and that this node can reach. If it can reach none, it tries
-// those that are healthy; if none is healthy, the pool says what to do. It is asked
-// at each finding, and of thousands of backends there may be thousands at once.
-func (p *Proxy) eligible(pool *pool) []*balance.Target {
-	ready := make([]*balance.Target, 0, len(pool.targets))
-	healthy, reachable := make([]*balance.Target, 0, len(pool.targets)), make([]*balance.Target, 0, len(pool.targets))
-	for i, t := range pool.targets {
-		b, f := &pool.spec.Backends[i], pool.findings[i]
-		if b.Wanted() != state.Ready {
-			continue
-		}
-		ready = append(ready, t)
-		if f.tripped || !p.healthy(b, f) {
-			continue
-		}
-		healthy = append(healthy, t)
-		if !t.Unreachable.Load() {
-			reachable = append(reachable, t)
-		}
-	}
-	switch {
-	case len(reachable) > 0:
-		return reachable
-	case len(healthy) > 0:
-		return healthy
-	case pool.spec.WhenAllDown == state.FailOpen:
-		return ready
-	default:
-		return nil
-	}
-}
-
-func (p *Proxy) healthy(b *state.Backend, f *finding) bool {
-	if p.autonomous && f.opinion != nil {
-		return *f.opinion
-	}
-	return b.Healthy()
 }

@@ -32,6 +32,9 @@ type Config struct {
 	// change of the view and by RenewCookies, and must not call the proxy. Without keys
 	// there are no cookies.
 	CookieKeys func() [][]byte
+	// Ejected is called when this node ejects a backend, and when it takes one back, which
+	// Ejections then tells. It must not block, nor call the proxy.
+	Ejected func()
 	// Recorder counts what happens. Without it nothing is counted.
 	Recorder Recorder
 	// TrustedProxies are the networks of clients that may say for whom they send a

@@ -87,13 +87,16 @@ func (e *exchange) fields() string {
 	return h.line
 }
 
-// refreshSticky says which backends keep their clients: those that could get new ones, and
-// those that are drained, unless the pool wants their clients to move. Proxy.mu is held.
-func (p *Proxy) refreshSticky(pool *pool, s *sticky) {
-	for i, t := range pool.targets {
-		b, f := &pool.spec.Backends[i], pool.findings[i]
-		keeps := b.Wanted() == state.Ready || b.Wanted() == state.Drain && pool.spec.Sticky.Drain != state.StickyMove
-		s.byID[t.ID].open.Store(keeps && p.healthy(b, f) && !f.tripped && !t.Unreachable.Load())
+// refresh says which backends keep their clients: those that get new ones because they are
+// fit and reachable, and those that are drained and would otherwise, unless the pool wants
+// their clients to move. Proxy.mu is held.
+func (s *sticky) refresh(pool *pool, all []candidate, chosen choice) {
+	stays := pool.spec.Sticky.Drain != state.StickyMove
+	for i := range all {
+		c := &all[i]
+		keeps := c.ready || stays && pool.spec.Backends[i].Wanted() == state.Drain
+		serves := !c.backup || chosen.backups
+		s.byID[c.target.ID].open.Store(keeps && serves && c.fit() && c.reachable)
 	}
 }
 
@@ -117,7 +120,8 @@ func (p *Proxy) renewCookies() {
 		for _, pool := range table.pools {
 			s := newSticky(pool, keys)
 			if s != nil {
-				p.refreshSticky(pool, s)
+				all := p.candidates(pool)
+				s.refresh(pool, all, choose(all, pool.spec))
 			}
 			pool.sticky.Store(s)
 		}

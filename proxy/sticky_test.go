@@ -108,8 +108,23 @@ func TestStickyFollowsBackends(t *testing.T) {
 		"maintained":         {func(p *state.Pool) { p.Backends[0].Admin = state.Maint }, false},
 		"unhealthy":          {func(p *state.Pool) { p.Backends[0].Health = state.Unhealthy }, false},
 		"drained, unhealthy": {func(p *state.Pool) { p.Backends[0].Admin, p.Backends[0].Health = state.Drain, state.Unhealthy }, false},
-		"removed":            {func(p *state.Pool) { p.Backends = p.Backends[1:] }, false},
-		"weighed down":       {func(p *state.Pool) { p.Backends[1].Weight = 256 }, true},
+		"agent drains it":    {func(p *state.Pool) { p.Backends[0].Agent.Admin = state.Drain }, true},
+		"agent maintains it": {func(p *state.Pool) { p.Backends[0].Agent.Admin = state.Maint }, false},
+		"a backup":           {func(p *state.Pool) { p.Backends[0].Backup = true }, false},
+		"all backups": {func(p *state.Pool) {
+			for i := range p.Backends {
+				p.Backends[i].Backup = true
+			}
+		}, true},
+		"a backup, serving": {func(p *state.Pool) {
+			p.Backends[0].Backup = true
+			p.Backends[1].Health, p.Backends[2].Health = state.Unhealthy, state.Unhealthy
+		}, true},
+		"drained, on the way": {func(p *state.Pool) {
+			p.Backends[0].Admin, p.SlowStart, p.Backends[1].Since = state.Drain, state.Duration(time.Hour), time.Now().UnixMilli()
+		}, true},
+		"removed":      {func(p *state.Pool) { p.Backends = p.Backends[1:] }, false},
+		"weighed down": {func(p *state.Pool) { p.Backends[1].Weight = 256 }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, url := startProxyWith(t, Config{CookieKeys: oneKey}, viewOf(nil, stickyPool(backends...)))
@@ -127,6 +142,17 @@ func TestStickyFollowsBackends(t *testing.T) {
 	}
 	p, url := startProxyWith(t, Config{CookieKeys: oneKey}, viewOf(nil, stickyPool(backends...)))
 	cookie := cookieOf(state.DefaultPool, "id-a", oneKey()[0])
+	p.mu.Lock()
+	f := p.findings["id-a"]
+	p.setAside(f, time.Hour, false)
+	p.mu.Unlock()
+	if from, _ := visit(t, url, cookie); from == "a" {
+		t.Error("got an answer of a backend that is set aside")
+	}
+	p.rested(f, f.aside)
+	if from, _ := visit(t, url, cookie); from != "a" {
+		t.Errorf("got an answer of %s, want the one whose rest is over", from)
+	}
 	servers[0].kill()
 	from, set := visit(t, url, cookie)
 	if moved := valueOf(t, set); from == "a" || moved != cookieOf(state.DefaultPool, "id-"+from, oneKey()[0]) {

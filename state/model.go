@@ -76,6 +76,10 @@ const (
 // Duration is a time.Duration that is written as text such as "2s" or "500ms".
 type Duration time.Duration
 
+// NoDuration takes an optional time away in a change, where 0 leaves it as it was. Its
+// text is also "none".
+const NoDuration Duration = -1
+
 // String gives the form that time.ParseDuration reads.
 func (d Duration) String() string { return time.Duration(d).String() }
 
@@ -84,6 +88,10 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(text []byte) error {
+	if string(text) == "none" {
+		*d = NoDuration
+		return nil
+	}
 	parsed, err := time.ParseDuration(string(text))
 	if err != nil {
 		return fmt.Errorf("%q is not a duration such as 2s or 500ms", text)
@@ -107,7 +115,17 @@ type Pool struct {
 	Timeouts    Timeouts    `json:"timeouts"`
 	Limits      Limits      `json:"limits,omitzero"`
 	Sticky      Sticky      `json:"sticky,omitzero"`
+	Outlier     Outlier     `json:"outlier,omitzero"`
 	WhenAllDown string      `json:"when_all_down"`
+	// Panic is the share of the ready backends, in percent, below which health is
+	// ignored: if fewer are eligible, all get requests, so that the few are not crushed.
+	// Those that nobody has probed yet do not count.
+	// 0 is never; in a change, NoLimit takes it away.
+	Panic int `json:"panic_threshold,omitempty"`
+	// SlowStart is the time in which a backend that has become healthy or ready comes
+	// to its whole share of the traffic. 0 is at once; in a change, NoDuration takes it
+	// away.
+	SlowStart Duration `json:"slow_start,omitempty"`
 	// ProxyProtocol is the version of the PROXY protocol, ProxyV1 or ProxyV2, in which
 	// backends are told of the client; none if it is empty. In a change, ProxyNone takes
 	// it away.
@@ -148,6 +166,32 @@ type Limits struct {
 	Open Duration `json:"open,omitempty"`
 }
 
+// Outlier says when a node ejects a backend: sends it nothing for a while although its
+// probes pass. Zero is off, or the default; in a change it means that the value stays,
+// and NoLimit or NoDuration takes it away.
+type Outlier struct {
+	// Consecutive is how many requests in a row must fail, or be answered with 5xx.
+	Consecutive int `json:"consecutive,omitempty"`
+	// SuccessRate is by how many percent points a backend must succeed less often than
+	// those of its pool do on average, of those that had requests enough to tell.
+	SuccessRate int `json:"success_rate,omitempty"`
+	// Time is how long the first ejection lasts; each that follows soon after lasts
+	// as much longer, up to ten times it. 0 is 10 s.
+	Time Duration `json:"time,omitempty"`
+	// MaxShare is the most of a pool's backends that are ejected at a time, in percent.
+	// 0 is 50.
+	MaxShare int `json:"max_share,omitempty"`
+}
+
+// On says whether backends are ejected at all.
+func (o Outlier) On() bool { return o.Consecutive > 0 || o.SuccessRate > 0 }
+
+// Base is how long the first ejection lasts.
+func (o Outlier) Base() time.Duration { return time.Duration(either(o.Time, Duration(10*time.Second))) }
+
+// MostOf is how many of n backends may be ejected at a time.
+func (o Outlier) MostOf(n int) int { return n * either(o.MaxShare, 50) / 100 }
+
 // NoLimit takes a limit away.
 const NoLimit = -1
 
@@ -181,13 +225,16 @@ type Backend struct {
 	Host     string `json:"host"`
 	Port     int    `json:"port"`
 	// Weight is the backend's share of the traffic beside the others', 1 to 256.
-	Weight int    `json:"weight"`
+	Weight int `json:"weight"`
+	// Backup backends get traffic only while no other of the pool is eligible.
+	Backup bool   `json:"backup,omitempty"`
 	Admin  Admin  `json:"admin"`
 	Health Health `json:"health"`
 	// Since is when Health was last changed, in milliseconds since 1970, by the
 	// clock of the node that proposed the change.
 	Since int64 `json:"since"`
-	// Reason is why the backend is unhealthy: a node's name and what its probe found.
+	// Reason is why the backend is unhealthy: a node's name and what its probe found, or
+	// which nodes had ejected it.
 	Reason string `json:"reason,omitempty"`
 	// Falls is how often the backend became unhealthy of late, as [Backend.NextFalls]
 	// counts.
@@ -226,6 +273,9 @@ func (p Pool) withDefaults() Pool {
 	p.Timeouts = p.Timeouts.over(DefaultTimeouts())
 	p.Limits = p.Limits.over(Limits{})
 	p.Sticky = p.Sticky.over(Sticky{})
+	p.Outlier = p.Outlier.over(Outlier{})
+	p.Panic = limit(p.Panic, 0)
+	p.SlowStart = optional(p.SlowStart, 0)
 	p.ProxyProtocol = proxyProtocol(p.ProxyProtocol, "")
 	p.HashOn = p.hashOn("")
 	return p
@@ -241,6 +291,9 @@ func (p Pool) over(old Pool) Pool {
 	old.Timeouts = p.Timeouts.over(old.Timeouts)
 	old.Limits = p.Limits.over(old.Limits)
 	old.Sticky = p.Sticky.over(old.Sticky)
+	old.Outlier = p.Outlier.over(old.Outlier)
+	old.Panic = limit(p.Panic, old.Panic)
+	old.SlowStart = optional(p.SlowStart, old.SlowStart)
 	old.ProxyProtocol = proxyProtocol(p.ProxyProtocol, old.ProxyProtocol)
 	return old
 }
@@ -274,9 +327,26 @@ func (s Sticky) over(old Sticky) Sticky {
 	return s
 }
 
+func (o Outlier) over(old Outlier) Outlier {
+	return Outlier{
+		Consecutive: limit(o.Consecutive, old.Consecutive),
+		SuccessRate: limit(o.SuccessRate, old.SuccessRate),
+		Time:        optional(o.Time, old.Time),
+		MaxShare:    limit(o.MaxShare, old.MaxShare),
+	}
+}
+
 // limit gives the limit that is left of old by a change.
 func limit(given, old int) int {
 	if given == NoLimit {
+		return 0
+	}
+	return either(given, old)
+}
+
+// optional gives the time that is left of old by a change.
+func optional(given, old Duration) Duration {
+	if given == NoDuration {
 		return 0
 	}
 	return either(given, old)
@@ -310,11 +380,13 @@ func (b Backend) withDefaults() Backend {
 
 // over gives the backend that b makes of old. Name, ID and health, with all that
 // goes with it, are old's: a name does not change, and health is the cluster's to say.
+// Backup can only be given; UpdateBackend has another field that takes it away.
 func (b Backend) over(old Backend) Backend {
 	old.Protocol = either(b.Protocol, old.Protocol)
 	old.Host = either(canonicalHost(b.Host), old.Host)
 	old.Port = either(b.Port, old.Port)
 	old.Weight = either(b.Weight, old.Weight)
+	old.Backup = either(b.Backup, old.Backup)
 	old.Admin = either(b.Admin, old.Admin)
 	return old
 }

@@ -243,6 +243,8 @@ type UpdateBackend struct {
 	Pool  string  `json:"pool"`
 	Name  string  `json:"name"`
 	Patch Backend `json:"patch"`
+	// Primary makes a backup backend one like the others.
+	Primary bool `json:"primary,omitempty"`
 }
 
 func (*UpdateBackend) kind() string { return "update_backend" }
@@ -254,6 +256,9 @@ func (op *UpdateBackend) apply(c *content, at int64) *Error {
 	}
 	old := pool.Backends[i]
 	b := op.Patch.over(old)
+	if op.Primary {
+		b.Backup = false
+	}
 	if err := b.validate(); err != nil {
 		return err
 	}

@@ -94,7 +94,9 @@ func (s *script) op() Op {
 		func() Op { return &AddBackend{Pool: s.poolName(), Backend: s.backend()} },
 		func() Op { return &AddBackend{Pool: DefaultPool, Backend: s.backend()} },
 		func() Op { return &UpdateBackend{Pool: s.poolName(), Name: s.backendName(), Patch: s.patch()} },
-		func() Op { return &UpdateBackend{Pool: DefaultPool, Name: s.backendName(), Patch: s.patch()} },
+		func() Op {
+			return &UpdateBackend{Pool: DefaultPool, Name: s.backendName(), Patch: s.patch(), Primary: pick(s, false, false, true)}
+		},
 		func() Op { return &RemoveBackend{Pool: s.poolName(), Name: s.backendName()} },
 		func() Op { return &PutRoute{Route: Route{Host: s.host(), Path: s.path(), Pool: s.poolName()}} },
 		func() Op { return &RemoveRoute{Host: s.host(), Path: s.path()} },
@@ -139,8 +141,11 @@ func (s *script) pool() Pool {
 			Port:     pick(s, 0, 0, 81, 81, NoLimit),
 			Headers:  pick(s, nil, nil, map[string]string{"x-a": "1", "X-A": "2"}, map[string]string{"X-A": "", "X-b": "\xff"}),
 		},
-		Timeouts: Timeouts{Request: pick(s, 0, 0, seconds(3), 3)},
-		Backends: s.backends(),
+		Timeouts:  Timeouts{Request: pick(s, 0, 0, seconds(3), 3)},
+		Outlier:   pick(s, Outlier{}, Outlier{}, Outlier{Consecutive: 5}, Outlier{Consecutive: NoLimit, Time: NoDuration}, Outlier{MaxShare: 101}),
+		Panic:     pick(s, 0, 0, 50, NoLimit, 101),
+		SlowStart: pick(s, 0, 0, seconds(3), NoDuration, 3),
+		Backends:  s.backends(),
 	}
 }
 
@@ -174,6 +179,7 @@ func (s *script) patch() Backend {
 		Port:     pick(s, 0, 0, 0, 80, 80, 81, -1),
 		Weight:   pick(s, 0, 0, 0, 1, 256, 257),
 		Admin:    pick(s, "", "", "", Ready, Drain, Maint, "x"),
+		Backup:   pick(s, false, false, true),
 	}
 }
 

@@ -30,6 +30,8 @@ const (
 	maxLimit    = 1_000_000
 	maxDuration = 24 * time.Hour
 	minInterval = 10 * time.Millisecond
+
+	minSlowStart = 100 * time.Millisecond
 )
 
 func (p *Pool) validate() *Error {
@@ -73,6 +75,17 @@ func (p *Pool) validate() *Error {
 	if err := p.Sticky.validate(); err != nil {
 		return err
 	}
+	if p.Panic < 0 || p.Panic > 100 {
+		return invalid("panic_threshold", "must be 1 to 100 percent, or %d for none, not %d", NoLimit, p.Panic)
+	}
+	if p.SlowStart != 0 {
+		if err := validDuration("slow_start", p.SlowStart, minSlowStart, maxDuration); err != nil {
+			return err
+		}
+	}
+	if err := p.Outlier.validate(); err != nil {
+		return err
+	}
 	return p.Limits.validate()
 }
 
@@ -84,6 +97,22 @@ func (s *Sticky) validate() *Error {
 		return invalid("sticky.drain", "must be %s or %s, not %q", StickyStay, StickyMove, s.Drain)
 	case s.Drain != "" && s.Cookie == "":
 		return invalid("sticky.drain", "must be left out without sticky.cookie: no client is kept anywhere")
+	}
+	return nil
+}
+
+func (o *Outlier) validate() *Error {
+	if o.Consecutive < 0 || o.Consecutive > maxLimit {
+		return invalid("outlier.consecutive", "must be 1 to %d, or %d for none, not %d", maxLimit, NoLimit, o.Consecutive)
+	}
+	if o.SuccessRate < 0 || o.SuccessRate > 100 {
+		return invalid("outlier.success_rate", "must be 1 to 100 percent points, or %d for none, not %d", NoLimit, o.SuccessRate)
+	}
+	if o.MaxShare < 0 || o.MaxShare > 100 {
+		return invalid("outlier.max_share", "must be 1 to 100 percent, or %d for the default, not %d", NoLimit, o.MaxShare)
+	}
+	if o.Time != 0 {
+		return validDuration("outlier.time", o.Time, 10*time.Millisecond, maxDuration)
 	}
 	return nil
 }

@@ -58,7 +58,10 @@ func (c *content) version() int {
 // version is the lowest in which a pool can be written.
 func (p *Pool) version() int {
 	version := max(p.HealthCheck.version(), backendsVersion(p.Backends))
-	if p.HashOn != "" || p.Sticky != (Sticky{}) || p.Strategy != RoundRobin && slices.Contains(strategies, p.Strategy) {
+	if p.HashOn != "" || p.Strategy != RoundRobin && slices.Contains(strategies, p.Strategy) {
+		version = 4
+	}
+	if p.Sticky != (Sticky{}) || p.Outlier != (Outlier{}) || p.Panic != 0 || p.SlowStart != 0 {
 		version = 4
 	}
 	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 || p.Timeouts.Hedge != 0 || p.ProxyProtocol != "" {
@@ -77,7 +80,7 @@ func backendsVersion(backends []Backend) int {
 
 // version is the lowest in which a backend can be written.
 func (b *Backend) version() int {
-	if b.Reason != "" || b.Falls != 0 || b.Agent != (Wish{}) {
+	if b.Backup || b.Reason != "" || b.Falls != 0 || b.Agent != (Wish{}) {
 		return 4
 	}
 	return 1
@@ -86,16 +89,22 @@ func (b *Backend) version() int {
 // The version methods of operations give the lowest version of a command that can
 // say what the operation says.
 
-func (*InitCluster) version() int      { return 1 }
-func (op *Seed) version() int          { return backendsVersion(op.Backends) }
-func (op *CreatePool) version() int    { return op.Pool.version() }
-func (op *UpdatePool) version() int    { return op.Pool.version() }
-func (*DeletePool) version() int       { return 1 }
-func (op *AddBackend) version() int    { return op.Backend.version() }
-func (op *UpdateBackend) version() int { return op.Patch.version() }
-func (*RemoveBackend) version() int    { return 1 }
-func (*PutRoute) version() int         { return 1 }
-func (*RemoveRoute) version() int      { return 1 }
+func (*InitCluster) version() int   { return 1 }
+func (op *Seed) version() int       { return backendsVersion(op.Backends) }
+func (op *CreatePool) version() int { return op.Pool.version() }
+func (op *UpdatePool) version() int { return op.Pool.version() }
+func (*DeletePool) version() int    { return 1 }
+func (op *AddBackend) version() int { return op.Backend.version() }
+func (*RemoveBackend) version() int { return 1 }
+func (*PutRoute) version() int      { return 1 }
+func (*RemoveRoute) version() int   { return 1 }
+
+func (op *UpdateBackend) version() int {
+	if op.Primary {
+		return 4
+	}
+	return op.Patch.version()
+}
 
 func (op *SetHealth) version() int {
 	for _, v := range op.Verdicts {

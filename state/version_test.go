@@ -243,3 +243,35 @@ func TestLimitsNeedVersion3(t *testing.T) {
 		}
 	}
 }
+
+// What came with passive ejection, in commands and in snapshots.
+func TestOutliersAndBackupsNeedVersion4(t *testing.T) {
+	with := func(change func(*Pool)) Pool {
+		p := Pool{Name: "web", Limits: Limits{Failures: 5}}
+		change(&p)
+		return p
+	}
+	spare := backend(2)
+	spare.Backup = true
+	for _, op := range []versioned{
+		&UpdatePool{Pool: with(func(p *Pool) { p.Outlier.MaxShare = NoLimit })},
+		&UpdatePool{Pool: with(func(p *Pool) { p.Panic = NoLimit })},
+		&UpdatePool{Pool: with(func(p *Pool) { p.SlowStart = NoDuration })},
+		&CreatePool{Pool: with(func(p *Pool) { p.Backends = []Backend{backend(1), spare} })},
+		&Replace{Pools: []Pool{with(func(p *Pool) { p.Backends = []Backend{spare} })}},
+		&content{Pools: []*Pool{{Name: "api", Backends: []Backend{spare}}}},
+		&Seed{Backends: []Backend{spare}},
+		&AddBackend{Backend: spare},
+		&UpdateBackend{Patch: Backend{Backup: true}},
+		&UpdateBackend{Primary: true},
+	} {
+		if got := op.version(); got != 4 {
+			t.Errorf("%+v: got version %d, want 4", op, got)
+		}
+	}
+	for _, op := range []versioned{&AddBackend{Backend: backend(1)}, &UpdateBackend{}, &Seed{}} {
+		if got := op.version(); got != 1 {
+			t.Errorf("%+v: got version %d, want 1", op, got)
+		}
+	}
+}

@@ -20,24 +20,31 @@ type Pool struct {
 	Limits      Limits      `json:"limits"`
 	Sticky      Sticky      `json:"sticky"`
 	WhenAllDown string      `json:"when_all_down"`
-	// ProxyProtocol is left out where there is none.
-	ProxyProtocol string    `json:"proxy_protocol,omitempty"`
-	Backends      []Backend `json:"backends"`
+	// Outlier, PanicThreshold, SlowStart and ProxyProtocol are left out where there is none.
+	Outlier        Outlier        `json:"outlier,omitzero"`
+	PanicThreshold int            `json:"panic_threshold,omitempty"`
+	SlowStart      state.Duration `json:"slow_start,omitzero"`
+	ProxyProtocol  string         `json:"proxy_protocol,omitempty"`
+	Backends       []Backend      `json:"backends"`
 }
 
 // PoolSpec is a pool as it is written. What is left out takes the default when
 // the pool is created, and stays as it is when it is changed.
 type PoolSpec struct {
-	Name          string        `json:"name,omitempty"`
-	Strategy      string        `json:"strategy,omitempty"`
-	HashOn        string        `json:"hash_on,omitempty"` // client takes it away
-	HealthCheck   HealthCheck   `json:"health_check,omitzero"`
-	Timeouts      Timeouts      `json:"timeouts,omitzero"`
-	Limits        Limits        `json:"limits,omitzero"`
-	Sticky        Sticky        `json:"sticky,omitzero"`
-	WhenAllDown   string        `json:"when_all_down,omitempty"`
-	ProxyProtocol string        `json:"proxy_protocol,omitempty"` // none takes it away
-	Backends      []BackendSpec `json:"backends,omitempty"`       // on creation only
+	Name        string      `json:"name,omitempty"`
+	Strategy    string      `json:"strategy,omitempty"`
+	HashOn      string      `json:"hash_on,omitempty"` // client takes it away
+	HealthCheck HealthCheck `json:"health_check,omitzero"`
+	Timeouts    Timeouts    `json:"timeouts,omitzero"`
+	Limits      Limits      `json:"limits,omitzero"`
+	Sticky      Sticky      `json:"sticky,omitzero"`
+	WhenAllDown string      `json:"when_all_down,omitempty"`
+	Outlier     Outlier     `json:"outlier,omitzero"`
+	// PanicThreshold is taken away by -1, SlowStart and ProxyProtocol by none.
+	PanicThreshold int            `json:"panic_threshold,omitempty"`
+	SlowStart      state.Duration `json:"slow_start,omitzero"`
+	ProxyProtocol  string         `json:"proxy_protocol,omitempty"`
+	Backends       []BackendSpec  `json:"backends,omitempty"` // on creation only
 }
 
 // HealthCheck is a [state.HealthCheck] of which parts may be left out in writing.
@@ -83,6 +90,15 @@ type Sticky struct {
 	Drain  string `json:"drain,omitempty"`
 }
 
+// Outlier is a [state.Outlier]. What is off is left out; -1 takes a number away, none the
+// time.
+type Outlier struct {
+	Consecutive int            `json:"consecutive,omitempty"`
+	SuccessRate int            `json:"success_rate,omitempty"`
+	Time        state.Duration `json:"time,omitzero"`
+	MaxShare    int            `json:"max_share,omitempty"`
+}
+
 // Backend is a backend as /v1 shows it.
 type Backend struct {
 	ID       string       `json:"id"`
@@ -92,10 +108,12 @@ type Backend struct {
 	Port     int          `json:"port"`
 	URL      string       `json:"url"`
 	Weight   int          `json:"weight"`
+	Backup   bool         `json:"backup,omitempty"`
 	Admin    state.Admin  `json:"admin"`
 	Health   state.Health `json:"health"`
 	Healthy  bool         `json:"healthy"`
-	// Reason is why the backend is unhealthy: a node's name and what its probe found.
+	// Reason is why the backend is unhealthy: a node's name and what its probe found, or
+	// which nodes had ejected it.
 	Reason string `json:"reason,omitempty"`
 	// AgentAdmin is drain or maint if the backend's agent asks for it, AgentWeight such
 	// as 50% if it asks for another weight.
@@ -118,6 +136,7 @@ type BackendSpec struct {
 	Host     string      `json:"host,omitempty"`
 	Port     int         `json:"port,omitempty"`
 	Weight   int         `json:"weight,omitempty"`
+	Backup   *bool       `json:"backup,omitempty"`
 	Admin    state.Admin `json:"admin,omitempty"`
 }
 
@@ -135,16 +154,19 @@ type observed func(backendID string) *cluster.Observation
 
 func newPool(p *state.Pool, seen observed) Pool {
 	return Pool{
-		Name:          p.Name,
-		Strategy:      p.Strategy,
-		HashOn:        p.HashOn,
-		HealthCheck:   HealthCheck(p.HealthCheck),
-		Timeouts:      Timeouts(p.Timeouts),
-		Limits:        Limits(p.Limits),
-		Sticky:        Sticky(p.Sticky),
-		WhenAllDown:   p.WhenAllDown,
-		ProxyProtocol: p.ProxyProtocol,
-		Backends:      newBackends(p, seen),
+		Name:           p.Name,
+		Strategy:       p.Strategy,
+		HashOn:         p.HashOn,
+		HealthCheck:    HealthCheck(p.HealthCheck),
+		Timeouts:       Timeouts(p.Timeouts),
+		Limits:         Limits(p.Limits),
+		Sticky:         Sticky(p.Sticky),
+		WhenAllDown:    p.WhenAllDown,
+		Outlier:        Outlier(p.Outlier),
+		PanicThreshold: p.Panic,
+		SlowStart:      p.SlowStart,
+		ProxyProtocol:  p.ProxyProtocol,
+		Backends:       newBackends(p, seen),
 	}
 }
 
@@ -169,6 +191,7 @@ func newBackend(b *state.Backend, seen observed) Backend {
 		Port:            b.Port,
 		URL:             b.URL(),
 		Weight:          b.Weight,
+		Backup:          b.Backup,
 		Admin:           b.Admin,
 		Health:          b.Health,
 		Healthy:         b.Healthy(),

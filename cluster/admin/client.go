@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -103,9 +104,10 @@ func (c *Client) AddBackend(ctx context.Context, pool string, backend BackendSpe
 	return call[*Backend](ctx, c, "POST", poolPath(pool)+"/backends", backend)
 }
 
-// UpdateBackend changes what the spec names of a backend and returns the backend.
-func (c *Client) UpdateBackend(ctx context.Context, pool, name string, change BackendSpec) (*Backend, error) {
-	return call[*Backend](ctx, c, "PATCH", backendPath(pool, name), change)
+// UpdateBackend changes what the spec names of a backend and returns the backend, and
+// the index of a view that has the change.
+func (c *Client) UpdateBackend(ctx context.Context, pool, name string, change BackendSpec) (*Backend, uint64, error) {
+	return callAt[*Backend](ctx, c, "PATCH", backendPath(pool, name), change)
 }
 
 // RemoveBackend takes a backend out of a pool.
@@ -158,23 +160,32 @@ type none struct{}
 
 // call sends a request with body, if any, as JSON and decodes the answer.
 func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
-	var answer T
-	data, err := c.send(ctx, method, path, body)
-	if err != nil || len(data) == 0 {
-		return answer, err
-	}
-	if err := json.Unmarshal(data, &answer); err != nil {
-		return answer, fmt.Errorf("cannot read the answer of %s to %s %s: %w; is -admin right?", c.addr, method, path, err)
-	}
-	return answer, nil
+	answer, _, err := callAt[T](ctx, c, method, path, body)
+	return answer, err
 }
 
-func (c *Client) send(ctx context.Context, method, path string, body any) ([]byte, error) {
+// callAt gives the index of the view besides that was answered from, 0 if none was.
+func callAt[T any](ctx context.Context, c *Client, method, path string, body any) (answer T, index uint64, err error) {
+	data, tag, err := c.send(ctx, method, path, body)
+	if err != nil || len(data) == 0 {
+		return answer, 0, err
+	}
+	if tag != "" {
+		index, err = strconv.ParseUint(strings.Trim(tag, `"`), 10, 64)
+	}
+	if err = cmp.Or(err, json.Unmarshal(data, &answer)); err != nil {
+		return answer, 0, fmt.Errorf("cannot read the answer of %s to %s %s: %w; is -admin right?", c.addr, method, path, err)
+	}
+	return answer, index, nil
+}
+
+// send gives the body of the answer and its ETag.
+func (c *Client) send(ctx context.Context, method, path string, body any) (answer []byte, tag string, err error) {
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	req, err := c.newRequest(ctx, method, path, body)
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask lbnode at %q: %w", c.addr, innermost(err))
+		return nil, "", fmt.Errorf("cannot ask lbnode at %q: %w", c.addr, innermost(err))
 	}
 	resp, err := c.http.Do(req)
 	var data []byte
@@ -184,11 +195,11 @@ func (c *Client) send(ctx context.Context, method, path string, body any) ([]byt
 	}
 	switch {
 	case err == nil:
-		return data, c.refusal(resp, data)
+		return data, resp.Header.Get("ETag"), c.refusal(resp, data)
 	case method != http.MethodGet && sent.Load():
-		return nil, fmt.Errorf("%w: lbnode at %s was asked but did not answer: %w", cluster.ErrUnknownOutcome, c.addr, cmp.Or(ctx.Err(), innermost(err)))
+		return nil, "", fmt.Errorf("%w: lbnode at %s was asked but did not answer: %w", cluster.ErrUnknownOutcome, c.addr, cmp.Or(ctx.Err(), innermost(err)))
 	}
-	return nil, c.unreachable(ctx, err)
+	return nil, "", c.unreachable(ctx, err)
 }
 
 func (c *Client) newRequest(ctx context.Context, method, path string, body any) (*http.Request, error) {

@@ -55,7 +55,7 @@ func TestClientRoundTrip(t *testing.T) {
 
 	b, err := client.AddBackend(ctx, "web", BackendSpec{Name: "web-2", Host: "10.0.0.2", Port: 81, Weight: 3})
 	must(err)
-	b, err = client.UpdateBackend(ctx, "web", "web-2", BackendSpec{Admin: state.Maint})
+	b, _, err = client.UpdateBackend(ctx, "web", "web-2", BackendSpec{Admin: state.Maint})
 	must(err)
 	if b.Weight != 3 || b.Admin != state.Maint || b.URL != "http://10.0.0.2:81" || b.Health != state.Starting {
 		t.Errorf("backend: got %+v", b)

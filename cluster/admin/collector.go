@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -15,6 +16,7 @@ type clusterCollector struct {
 	local   func() cluster.Local
 
 	backendUp, backendInFlight, viewIndex             *prometheus.Desc
+	backendEjected, poolPanic                         *prometheus.Desc
 	members, agreement, tolerance                     *prometheus.Desc
 	isLeader, term, commitIndex, applied, lastContact *prometheus.Desc
 	storeBytes                                        *prometheus.Desc
@@ -29,6 +31,8 @@ func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollecto
 		local:           local,
 		backendUp:       desc("backend_up", "1 if the cluster has agreed that the backend is healthy.", "pool", "backend"),
 		backendInFlight: desc("backend_in_flight", "Requests that this node has under way at the backend.", "pool", "backend"),
+		backendEjected:  desc("backend_ejected", "1 while this node sends the backend nothing because it failed.", "pool", "backend"),
+		poolPanic:       desc("pool_panic", "1 while this node ignores health in the pool: too few backends are fit.", "pool"),
 		viewIndex:       desc("view_index", "Index of the view that this node serves."),
 		members:         desc("cluster_members", "Nodes by how this node sees them.", "status"),
 		agreement:       desc("cluster_agreement", "1 if every alive node serves a view of one digest, which is not stale."),
@@ -45,7 +49,7 @@ func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollecto
 // Describe implements prometheus.Collector.
 func (c *clusterCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.backendUp, c.backendInFlight, c.viewIndex, c.members, c.agreement, c.tolerance,
+		c.backendUp, c.backendInFlight, c.backendEjected, c.poolPanic, c.viewIndex, c.members, c.agreement, c.tolerance,
 		c.isLeader, c.term, c.commitIndex, c.applied, c.lastContact, c.storeBytes,
 	} {
 		ch <- desc
@@ -76,10 +80,12 @@ func (c *clusterCollector) collectView(gauge gaugeFunc) {
 	view, local := c.cluster.View(), c.local()
 	gauge(c.viewIndex, float64(view.Index))
 	for _, pool := range view.Pools {
+		gauge(c.poolPanic, oneIf(slices.Contains(local.Panics, pool.Name)), pool.Name)
 		for i := range pool.Backends {
 			b := &pool.Backends[i]
 			gauge(c.backendUp, oneIf(b.Healthy()), pool.Name, b.Name)
 			gauge(c.backendInFlight, float64(local.Backends[b.ID].InFlight), pool.Name, b.Name)
+			gauge(c.backendEjected, oneIf(local.Backends[b.ID].Ejected != ""), pool.Name, b.Name)
 		}
 	}
 }

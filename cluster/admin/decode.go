@@ -166,10 +166,12 @@ func describe(v reflect.Value) string {
 	if _, ok := v.Interface().(state.Duration); ok {
 		return `a duration such as "2s" or "500ms"`
 	}
-	switch v.Kind() {
-	case reflect.Int:
+	switch v.Interface().(type) {
+	case int:
 		return "an integer"
-	case reflect.Map:
+	case *bool:
+		return "true or false"
+	case map[string]string:
 		return "an object whose values are strings"
 	}
 	return "a string"

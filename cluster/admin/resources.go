@@ -172,7 +172,9 @@ func (s *Server) updateBackend(w http.ResponseWriter, r *http.Request) error {
 	if failure != nil {
 		return failure
 	}
-	if err := s.propose(r, &state.UpdateBackend{Pool: r.PathValue("pool"), Name: name, Patch: patch}); err != nil {
+	if err := s.propose(r, &state.UpdateBackend{
+		Pool: r.PathValue("pool"), Name: name, Patch: patch, Primary: spec.Backup != nil && !*spec.Backup,
+	}); err != nil {
 		return err
 	}
 	return s.answerBackend(w, r, http.StatusOK, name)

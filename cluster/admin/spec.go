@@ -26,6 +26,9 @@ func (p PoolSpec) pool() (state.Pool, error) {
 		Limits:        state.Limits(p.Limits),
 		Sticky:        state.Sticky(p.Sticky),
 		WhenAllDown:   p.WhenAllDown,
+		Outlier:       state.Outlier(p.Outlier),
+		Panic:         p.PanicThreshold,
+		SlowStart:     p.SlowStart,
 		ProxyProtocol: p.ProxyProtocol,
 	}
 	for i, spec := range p.Backends {
@@ -59,6 +62,7 @@ func (b BackendSpec) Backend() (state.Backend, *state.Error) {
 // patch gives the parts of a backend that the spec names.
 func (b BackendSpec) patch() (state.Backend, *state.Error) {
 	backend := state.Backend{Name: b.Name, Protocol: b.Protocol, Host: b.Host, Port: b.Port, Weight: b.Weight, Admin: b.Admin}
+	backend.Backup = b.Backup != nil && *b.Backup
 	if b.URL != "" {
 		if b.Protocol != "" || b.Host != "" || b.Port != 0 {
 			return state.Backend{}, invalid("url", "stands for protocol, host and port; give it or them, not both")

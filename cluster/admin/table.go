@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -66,6 +68,9 @@ func (n *Node) Role() string {
 
 func (p *ClusterPool) write(w io.Writer, now time.Time) {
 	fmt.Fprintf(w, "\npool %s: %s, %d of %d backends healthy\n", p.Name, p.Strategy, p.HealthyBackends, len(p.Backends))
+	if len(p.PanicAt) > 0 {
+		fmt.Fprintf(w, "too few are fit: health is ignored by %s\n", strings.Join(p.PanicAt, ", "))
+	}
 	if len(p.Backends) == 0 {
 		return
 	}
@@ -73,9 +78,17 @@ func (p *ClusterPool) write(w io.Writer, now time.Time) {
 	for i := range p.Backends {
 		b := &p.Backends[i]
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", b.Name, b.URL,
-			WithAgent(b.Weight, b.AgentWeight), WithAgent(b.Admin, string(b.AgentAdmin)), b.verdict(),
+			WithAgent(Share(b.Weight, b.Backup), b.AgentWeight), WithAgent(b.Admin, string(b.AgentAdmin)), b.verdict(),
 			ago(b.Since, now), ago(b.LastHealthCheck, now), b.InFlight)
 	}
+}
+
+// Share gives a backend's weight, and whether it is a backup.
+func Share(weight int, backup bool) string {
+	if backup {
+		return fmt.Sprintf("%d backup", weight)
+	}
+	return strconv.Itoa(weight)
 }
 
 // WithAgent gives what the operator wants with what an agent asks for besides, if that
@@ -88,10 +101,12 @@ func WithAgent(wanted any, agent string) string {
 }
 
 // verdict is the backend's health and, if that is bad, why: what holds it, what a
-// probe finds now, or what one found then.
+// probe finds now, who has ejected it, or what it was when the cluster agreed on it. A
+// healthy one may be ejected, too, by fewer than it takes.
 func (b *ClusterBackend) verdict() string {
+	ejected := b.ejected()
 	if b.Health != state.Unhealthy {
-		return string(b.Health)
+		return strings.TrimSuffix(string(b.Health)+", "+ejected, ", ")
 	}
 	why := b.Held
 	for _, o := range b.Observers {
@@ -99,10 +114,21 @@ func (b *ClusterBackend) verdict() string {
 			why = cmp.Or(why, o.Reason)
 		}
 	}
-	if why = cmp.Or(why, b.Reason); why != "" {
-		return fmt.Sprintf("%s: %s", b.Health, why)
+	return strings.TrimSuffix(string(b.Health)+": "+cmp.Or(why, ejected, b.Reason), ": ")
+}
+
+// ejected says which nodes have ejected the backend, nothing if none has.
+func (b *ClusterBackend) ejected() string {
+	var nodes []string
+	for _, at := range b.AtNodes {
+		if at.Ejected {
+			nodes = append(nodes, at.Node)
+		}
 	}
-	return string(b.Health)
+	if len(nodes) == 0 {
+		return ""
+	}
+	return "ejected by " + strings.Join(nodes, ", ")
 }
 
 func staleMark(v cluster.ViewStatus) string {

@@ -61,10 +61,12 @@ type Node struct {
 
 // ClusterPool is a pool and what all nodes together know of it.
 type ClusterPool struct {
-	Name            string           `json:"name"`
-	Strategy        string           `json:"strategy"`
-	HealthyBackends int              `json:"healthy_backends"`
-	Backends        []ClusterBackend `json:"backends"`
+	Name            string `json:"name"`
+	Strategy        string `json:"strategy"`
+	HealthyBackends int    `json:"healthy_backends"`
+	// PanicAt are the nodes that ignore health here: too few backends are fit.
+	PanicAt  []string         `json:"panic_at,omitempty"`
+	Backends []ClusterBackend `json:"backends"`
 }
 
 // ClusterBackend is a backend and what all nodes together know of it.
@@ -76,10 +78,11 @@ type ClusterBackend struct {
 	Port     int          `json:"port"`
 	URL      string       `json:"url"`
 	Weight   int          `json:"weight"`
+	Backup   bool         `json:"backup,omitempty"`
 	Admin    state.Admin  `json:"admin"`
 	Health   state.Health `json:"health"`
 	// Reason is why the backend is unhealthy: a node's name and what its probe found
-	// when the cluster agreed on it.
+	// when the cluster agreed on it, or which nodes had ejected it.
 	Reason string `json:"reason,omitempty"`
 	// Held is why the backend is unhealthy although its observers find it healthy.
 	Held string `json:"held,omitempty"`
@@ -93,8 +96,18 @@ type ClusterBackend struct {
 	// none has.
 	LastHealthCheck string `json:"last_health_check"`
 	// InFlight is how many requests all nodes have under way at the backend.
-	InFlight  int        `json:"in_flight"`
-	Observers []Observer `json:"observers"`
+	InFlight int `json:"in_flight"`
+	// AtNodes are the nodes of which there is something to say.
+	AtNodes   []BackendAtNode `json:"at_nodes,omitempty"`
+	Observers []Observer      `json:"observers"`
+}
+
+// BackendAtNode is what a backend is to the traffic of one node.
+type BackendAtNode struct {
+	Node     string `json:"node"`
+	InFlight int    `json:"in_flight"`
+	// Ejected is true while the node sends the backend nothing because it failed.
+	Ejected bool `json:"ejected,omitempty"`
 }
 
 // Observer is what one node's probes say of a backend.
@@ -172,6 +185,11 @@ func present(n *cluster.NodeStatus) bool {
 
 func newClusterPool(p *state.Pool, nodes []cluster.NodeStatus, now time.Time) ClusterPool {
 	pool := ClusterPool{Name: p.Name, Strategy: p.Strategy, Backends: make([]ClusterBackend, len(p.Backends))}
+	for i := range nodes {
+		if n := &nodes[i]; present(n) && slices.Contains(n.Local.Panics, p.Name) {
+			pool.PanicAt = append(pool.PanicAt, n.Name)
+		}
+	}
 	for i := range p.Backends {
 		b := &p.Backends[i]
 		if b.Healthy() {
@@ -184,22 +202,21 @@ func newClusterPool(p *state.Pool, nodes []cluster.NodeStatus, now time.Time) Cl
 
 func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Time) ClusterBackend {
 	backend := ClusterBackend{
-		ID:       b.ID,
-		Name:     b.Name,
-		Protocol: b.Protocol,
-		Host:     b.Host,
-		Port:     b.Port,
-		URL:      b.URL(),
-		Weight:   b.Weight,
-		Admin:    b.Admin,
-		Health:   b.Health,
-		Reason:   b.Reason,
-
+		ID:          b.ID,
+		Name:        b.Name,
+		Protocol:    b.Protocol,
+		Host:        b.Host,
+		Port:        b.Port,
+		URL:         b.URL(),
+		Weight:      b.Weight,
+		Backup:      b.Backup,
+		Admin:       b.Admin,
+		Health:      b.Health,
+		Reason:      b.Reason,
 		AgentAdmin:  agentAdmin(b),
 		AgentWeight: b.Agent.Weight,
-
-		Since:     formatMillis(b.Since),
-		Observers: []Observer{},
+		Since:       formatMillis(b.Since),
+		Observers:   []Observer{},
 	}
 	var checked time.Time
 	var steady []time.Duration // of those who find it healthy
@@ -209,6 +226,9 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 		}
 		local := nodes[i].Local.Backends[b.ID]
 		backend.InFlight += local.InFlight
+		if at := (BackendAtNode{nodes[i].Name, local.InFlight, local.Ejected == backend.URL}); at.InFlight > 0 || at.Ejected {
+			backend.AtNodes = append(backend.AtNodes, at)
+		}
 		// An observation of an address that the backend has left counts for nothing.
 		if o := local.Observation; o != nil && o.URL == backend.URL {
 			backend.Observers = append(backend.Observers, newObserver(nodes[i].Name, o, now))
@@ -225,15 +245,19 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 	return backend
 }
 
-// held says how far a backend that flaps has come, empty if it is not held, or if its
-// observers do not find it healthy.
+// held says how far a backend that flaps has come, empty if it is not held any more, or
+// if its observers do not find it healthy.
 func held(b *state.Backend, steady []time.Duration, observers int) string {
 	need := observers/2 + 1
 	if b.Hold() == 0 || len(steady) < need {
 		return ""
 	}
 	slices.Sort(steady)
-	return fmt.Sprintf("flapping: healthy for %s of %s", steady[len(steady)-need].Truncate(time.Second), b.Hold())
+	healthy := steady[len(steady)-need]
+	if healthy >= b.Hold() {
+		return ""
+	}
+	return fmt.Sprintf("flapping: healthy for %s of %s", healthy.Truncate(time.Second), b.Hold())
 }
 
 func newObserver(node string, o *cluster.Observation, now time.Time) Observer {

@@ -229,3 +229,27 @@ func TestAgo(t *testing.T) {
 		}
 	}
 }
+
+func TestTableSaysWhoEjectsAndPanics(t *testing.T) {
+	c := threeNodes(t)
+	for i := range c.status.Nodes { // of the dead lb3 it counts for nothing
+		local := &c.status.Nodes[i].Local
+		local.Panics = []string{"web"}
+		at := local.Backends["b1"]
+		at.Ejected = "http://10.0.0.1:3001"
+		if c.status.Nodes[i].Name == "lb2" {
+			at.Ejected = "http://10.9.9.9:3001" // an address that it has left
+		}
+		local.Backends["b1"] = at
+	}
+	view := newClusterView(c.status, c.View(), now())
+	var got bytes.Buffer
+	if err := view.writeTable(&got, now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"healthy, ejected by lb1, lb4", "too few are fit: health is ignored by lb1, lb2, lb4\n"} {
+		if strings.Count(got.String(), want) != 1 {
+			t.Errorf("got\n%s\nwant %q in it, once", got.String(), want)
+		}
+	}
+}

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	backendAddArgs = "NAME URL [-pool POOL] [-weight N]"
-	backendSetArgs = "NAME [ready|drain|maint] [-weight N] [-url URL] [-pool POOL]"
+	backendAddArgs = "NAME URL [-pool POOL] [-weight N] [-backup]"
+	backendSetArgs = "NAME [ready|drain|maint] [-wait [-timeout 5m]] [-weight N] [-backup[=false]] [-url URL] [-pool POOL]"
 )
 
 func runBackend(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -59,7 +59,7 @@ func writeBackends(w io.Writer, pools ...admin.Pool) {
 	for _, p := range pools {
 		for _, b := range p.Backends {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, b.Name, b.URL,
-				admin.WithAgent(b.Weight, b.AgentWeight), admin.WithAgent(b.Admin, string(b.AgentAdmin)), b.Health, b.Since, b.Reason)
+				admin.WithAgent(admin.Share(b.Weight, b.Backup), b.AgentWeight), admin.WithAgent(b.Admin, string(b.AgentAdmin)), b.Health, b.Since, b.Reason)
 		}
 	}
 }
@@ -67,7 +67,7 @@ func writeBackends(w io.Writer, pools ...admin.Pool) {
 func runBackendAdd(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	c := newNodeInvocation("backend add", backendAddArgs, stdout)
 	pool := c.flags.String("pool", state.DefaultPool, "`pool` to add it to")
-	weight := weightFlag(c.flags)
+	weight, backup := weightFlag(c.flags), backupFlag(c.flags)
 	words, err := c.parse(args, 2, 2)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func runBackendAdd(ctx context.Context, args []string, stdout, _ io.Writer) erro
 	if err != nil {
 		return err
 	}
-	b, err := client.AddBackend(ctx, *pool, admin.BackendSpec{Name: words[0], URL: words[1], Weight: *weight})
+	b, err := client.AddBackend(ctx, *pool, admin.BackendSpec{Name: words[0], URL: words[1], Weight: *weight, Backup: *backup})
 	if err != nil {
 		return changeFailed(err, fmt.Sprintf("add backend %q to pool %q", words[0], *pool), "lbnode backend ls")
 	}
@@ -106,21 +106,26 @@ func runBackendRemove(ctx context.Context, args []string, stdout, _ io.Writer) e
 	return c.print(removed, func(w io.Writer) { fmt.Fprintf(w, "removed %s from pool %s\n", words[0], *pool) })
 }
 
-func runBackendSet(ctx context.Context, args []string, stdout, _ io.Writer) error {
+func runBackendSet(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c := newNodeInvocation("backend set", backendSetArgs, stdout)
 	pool := c.flags.String("pool", "", "`pool` that it is in; needed only if several have a backend of that name")
-	weight := weightFlag(c.flags)
+	weight, backup := weightFlag(c.flags), backupFlag(c.flags)
 	url := c.flags.String("url", "", "new `URL`")
+	var waiting waitFlags
+	waiting.add(c)
 	words, err := c.parse(args, 1, 2)
 	if err != nil {
 		return err
 	}
-	change := admin.BackendSpec{Weight: *weight, URL: *url}
+	change := admin.BackendSpec{Weight: *weight, Backup: *backup, URL: *url}
 	if change.Admin, err = adminState(words[1:]); err != nil {
 		return err
 	}
 	if c.given("url") && *url == "" || change == (admin.BackendSpec{}) {
 		return fmt.Errorf("%w: nothing to change: %s", errUsage, c.synopsis)
+	}
+	if err := waiting.check(c, change); err != nil {
+		return err
 	}
 	client, err := c.client()
 	if err != nil {
@@ -129,13 +134,19 @@ func runBackendSet(ctx context.Context, args []string, stdout, _ io.Writer) erro
 	if *pool, err = poolWith(ctx, client, words[0], *pool); err != nil {
 		return err
 	}
-	b, err := client.UpdateBackend(ctx, *pool, words[0], change)
+	b, index, err := client.UpdateBackend(ctx, *pool, words[0], change)
 	if err != nil {
 		return changeFailed(err, fmt.Sprintf("change backend %q of pool %q", words[0], *pool), "lbnode backend ls")
 	}
-	return c.print(b, func(w io.Writer) {
+	err = c.print(b, func(w io.Writer) {
 		writeBackends(w, admin.Pool{Name: *pool, Backends: []admin.Backend{*b}})
 	})
+	if err != nil || !waiting.wait {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, waiting.timeout)
+	defer cancel()
+	return newDrainage(client, *pool, words[0], index, stderr).wait(ctx)
 }
 
 // weightFlag adds -weight; its value is 0 until it is given.
@@ -150,6 +161,20 @@ func weightFlag(flags *flag.FlagSet) *int {
 		return nil
 	})
 	return &weight
+}
+
+// backupFlag adds -backup; its value is nil until it is given.
+func backupFlag(flags *flag.FlagSet) **bool {
+	var backup *bool
+	flags.BoolFunc("backup", "give it traffic only while no other backend of the pool is eligible", func(text string) error {
+		given, err := strconv.ParseBool(text)
+		if err != nil {
+			return errors.New("must be true or false")
+		}
+		backup = &given
+		return nil
+	})
+	return &backup
 }
 
 // adminState reads the admin state in words, of which there is at most one.

@@ -43,13 +43,21 @@ func describe(c *state.Replace) map[string]string {
 		p := &c.Pools[i]
 		lines["pool "+p.Name] = describePool(p)
 		for place, b := range p.Backends {
-			lines["backend "+p.Name+"/"+b.Name] = fmt.Sprintf("%s, weight %d, %s, place %d, id %s", b.URL(), b.Weight, b.Admin, place+1, b.ID)
+			lines["backend "+p.Name+"/"+b.Name] = describeBackend(&b, place)
 		}
 	}
 	for _, r := range c.Routes {
 		lines["route "+r.Host+r.Path] = "to pool " + r.Pool
 	}
 	return lines
+}
+
+func describeBackend(b *state.Backend, place int) string {
+	role := ""
+	if b.Backup {
+		role = ", backup"
+	}
+	return fmt.Sprintf("%s, weight %d%s, %s, place %d, id %s", b.URL(), b.Weight, role, b.Admin, place+1, b.ID)
 }
 
 func describePool(p *state.Pool) string {
@@ -71,6 +79,15 @@ func describePool(p *state.Pool) string {
 	}
 	if p.Sticky != (state.Sticky{}) {
 		all += fmt.Sprintf(", sticky by the cookie %s, drain %s", p.Sticky.Cookie, cmp.Or(p.Sticky.Drain, state.StickyStay))
+	}
+	if o := p.Outlier; o != (state.Outlier{}) {
+		all += fmt.Sprintf(", outlier consecutive %d, success rate %d, time %s, max share %d", o.Consecutive, o.SuccessRate, o.Time, o.MaxShare)
+	}
+	if p.Panic > 0 {
+		all += fmt.Sprintf(", panic threshold %d", p.Panic)
+	}
+	if p.SlowStart > 0 {
+		all += fmt.Sprintf(", slow start %s", p.SlowStart)
 	}
 	if p.ProxyProtocol != "" {
 		all += ", PROXY protocol " + p.ProxyProtocol

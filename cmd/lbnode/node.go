@@ -85,6 +85,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	cfg.proxy.Rank = func() int { return n.cluster.Rank() }
 	cfg.proxy.CookieKeys = func() [][]byte { return n.cluster.CookieKeys() }
 	cfg.proxy.Suspect = n.checker.Suspect
+	cfg.proxy.Ejected = func() { n.cluster.Observed() }
 	cfg.proxy.Recorder = n.metrics
 	cfg.proxy.Log = cfg.log
 	cfg.proxy.AccessLog = n.access
@@ -197,13 +198,16 @@ func (n *node) local() cluster.Local {
 		Ready:             n.ready() == nil,
 		RequestsPerSecond: n.proxy.RequestsPerSecond(),
 		Backends:          map[string]cluster.LocalBackend{},
+		Panics:            n.proxy.Panics(),
 	}
+	ejected := n.proxy.Ejections()
 	for id, count := range n.proxy.InFlight() {
-		l.Backends[id] = cluster.LocalBackend{InFlight: count}
+		l.Backends[id] = cluster.LocalBackend{InFlight: count, Ejected: ejected[id]}
 	}
 	for _, o := range n.checker.Observations() {
-		seen := cluster.Observation(o)
-		l.Backends[o.BackendID] = cluster.LocalBackend{InFlight: l.Backends[o.BackendID].InFlight, Observation: &seen}
+		b, seen := l.Backends[o.BackendID], cluster.Observation(o)
+		b.Observation = &seen
+		l.Backends[o.BackendID] = b
 	}
 	return l
 }

@@ -143,6 +143,8 @@ func TestChangesShowEveryField(t *testing.T) {
 			leaf.value.SetInt(77)
 		case reflect.Map:
 			leaf.value.Set(reflect.ValueOf(map[string]string{"X-Other": "other"}))
+		case reflect.Bool:
+			leaf.value.SetBool(true)
 		default:
 			t.Fatalf("%s is of kind %s, which this test cannot change", leaf.path, leaf.value.Kind())
 		}

@@ -133,7 +133,7 @@ func changeSeenByAll(b *testing.B, nodes []*lb, n int) time.Duration {
 		})
 	}
 	began = time.Now()
-	if _, err := nodes[n%len(nodes)].client.UpdateBackend(b.Context(), pool, name, admin.BackendSpec{Weight: weight}); err != nil {
+	if _, _, err := nodes[n%len(nodes)].client.UpdateBackend(b.Context(), pool, name, admin.BackendSpec{Weight: weight}); err != nil {
 		b.Fatal(err)
 	}
 	seeing.Wait()

@@ -42,11 +42,16 @@ type Local struct {
 	Failures atomic.Int32
 	// Trial says whether requests are sent one at a time, to see whether it works.
 	Trial atomic.Int32
+	// Streak counts the attempts in a row by which the backend failed to answer as it
+	// should, Asked all attempts of a while and Failed such ones; only where outliers are
+	// ejected.
+	Streak        atomic.Int32
+	Asked, Failed atomic.Int64
 
 	service estimate // the time that one request takes, as leastTime has it
 	peak    estimate // the time until an answer, as p2c has it
 
-	_ [24]byte // so that it fills a cache line, and no two backends share one
+	_ [8]byte // so that it fills a cache line, and no two backends share one
 }
 
 // The values of Local.Trial.
