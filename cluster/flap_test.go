@@ -10,13 +10,18 @@ import (
 	"lbnode/state"
 )
 
-// flapping returns a view with one backend that has become unhealthy the given number
-// of times in a row, and the backend.
+// flapping returns a view with a backend that has become unhealthy the given number of
+// times in a row, and the backend. There is another one, which is healthy.
 func flapping(t *testing.T, falls int) (*state.View, *state.Backend) {
 	t.Helper()
 	machine := state.NewMachine()
 	b := &state.Backend{ID: "b", Name: "b", Protocol: "http", Host: "h", Port: 1}
-	ops := []state.Op{&state.AddBackend{Pool: state.DefaultPool, Backend: *b}}
+	other := &state.Backend{ID: "other", Name: "other", Protocol: "http", Host: "h", Port: 2}
+	ops := []state.Op{
+		&state.AddBackend{Pool: state.DefaultPool, Backend: *b},
+		&state.AddBackend{Pool: state.DefaultPool, Backend: *other},
+		&state.SetHealth{Verdicts: []state.Verdict{{BackendID: other.ID, URL: other.URL(), Health: state.Healthy}}},
+	}
 	for _, health := range []state.Health{state.Healthy, state.Unhealthy} {
 		ops = append(ops, &state.SetHealth{Verdicts: []state.Verdict{{BackendID: b.ID, URL: b.URL(), Health: health, Falls: falls}}})
 	}
@@ -66,12 +71,55 @@ func TestFlappingBackendIsHeld(t *testing.T) {
 	}
 }
 
+// Nothing is held in a pool in which nothing else serves: what flaps is better than
+// nothing, and all that flap share it.
+func TestNothingIsHeldWhereNothingServes(t *testing.T) {
+	flaps := state.Backend{ID: "b", Protocol: "http", Host: "h", Port: 1, Admin: state.Ready, Health: state.Unhealthy, Falls: 8}
+	with := func(change func(b *state.Backend)) state.Backend {
+		b := flaps
+		b.ID, b.Port = "other", 2
+		change(&b)
+		return b
+	}
+	for _, test := range []struct {
+		name  string
+		other state.Backend
+		want  string // who is found healthy
+	}{
+		{"another serves", with(func(b *state.Backend) { b.Health = state.Healthy }), ""},
+		{"another flaps, too", with(func(*state.Backend) {}), "b other"},
+		{"another is drained", with(func(b *state.Backend) { b.Health, b.Admin = state.Healthy, state.Drain }), "b"},
+		{"another's agent drains it", with(func(b *state.Backend) { b.Health, b.Agent.Admin = state.Healthy, state.Drain }), "b"},
+		{"another is starting", with(func(b *state.Backend) { b.Health, b.Falls = state.Starting, 0 }), "b other"},
+	} {
+		view, now, nodes, fresh := state.EmptyView(), time.Now(), ids("node", 3), map[string]nodeReport{}
+		view.Pools = []*state.Pool{{Name: "web", Backends: []state.Backend{flaps, test.other}}}
+		for _, node := range nodes {
+			report := nodeReport{received: now, byBackend: map[string]Observation{}}
+			for _, b := range view.Pools[0].Backends {
+				report.byBackend[b.ID] = Observation{BackendID: b.ID, URL: b.URL(), Healthy: true}
+			}
+			fresh[node] = report
+		}
+		var got []string
+		for _, v := range judge(view, nodes, fresh, now) {
+			if v.Health == state.Healthy {
+				got = append(got, v.BackendID)
+			}
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s: got %v healthy, want %s", test.name, got, test.want)
+		}
+	}
+}
+
 // Three nodes agree on a backend that falls and rises: why it fell is on all of them,
 // and after the third fall it is held, by the next leader, too.
 func TestVerdictsSayWhyAndHowOften(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, 3, nil)
 	propose(t, nodes[0], addBackend("web-1", 3001))
+	propose(t, nodes[0], addBackend("web-2", 3002)) // serves, or nothing would be held
 	agreed := func(health state.Health, falls int) *state.Backend {
 		t.Helper()
 		for _, n := range nodes {
@@ -82,10 +130,16 @@ func TestVerdictsSayWhyAndHowOften(t *testing.T) {
 		}
 		return nodes[0].View().Pool(state.DefaultPool).Backend("web-1")
 	}
-	eventually(t, waitLong, "all have the backend", func() bool {
-		return nodes[1].View().Pool(state.DefaultPool) != nil && nodes[2].View().Pool(state.DefaultPool) != nil
+	eventually(t, waitLong, "all have the backends", func() bool {
+		return !slices.ContainsFunc(nodes, func(n *node) bool {
+			pool := n.View().Pool(state.DefaultPool)
+			return pool == nil || len(pool.Backends) < 2
+		})
 	})
-	b := nodes[0].View().Pool(state.DefaultPool).Backend("web-1")
+	b, other := nodes[0].View().Pool(state.DefaultPool).Backend("web-1"), nodes[0].View().Pool(state.DefaultPool).Backend("web-2")
+	for _, n := range nodes {
+		n.observeAs(Observation{BackendID: other.ID, URL: other.URL(), Healthy: true, At: time.Now()})
+	}
 	say := func(healthy bool, reason string, steady time.Duration) {
 		for _, n := range nodes {
 			n.observeAs(Observation{BackendID: b.ID, URL: b.URL(), Healthy: healthy, Reason: reason, Steady: steady, At: time.Now()})

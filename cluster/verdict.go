@@ -74,7 +74,7 @@ func (c *Cluster) tellFlapping(verdicts []state.Verdict) {
 	}
 	for _, pool := range c.fsm.view().Pools {
 		for i := range pool.Backends {
-			if b := &pool.Backends[i]; judged[b.ID] && b.Hold() > 0 {
+			if b := &pool.Backends[i]; judged[b.ID] && b.Hold() > 0 && anyServes(pool) {
 				c.log.Warn("backend flaps: it gets no traffic before it has been healthy for some time",
 					"pool", pool.Name, "backend", b.Name, "for", b.Hold(), "falls", b.Falls, "reason", b.Reason)
 			}
@@ -90,11 +90,11 @@ func judge(view *state.View, alive []string, fresh map[string]nodeReport, now ti
 	var verdicts []state.Verdict
 	electorate := newElectorate(alive)
 	for _, pool := range view.Pools {
-		ejected := ejectedByMany(pool, alive, fresh)
+		ejected, holds := ejectedByMany(pool, alive, fresh), anyServes(pool)
 		for i := range pool.Backends {
 			b := &pool.Backends[i]
 			observers := electorate.observers(b.ID)
-			v := judgeOne(b, observers, fresh, now)
+			v := judgeOne(b, observers, fresh, holds, now)
 			if by := ejected[b.ID]; by != "" {
 				v = turned(b, state.Unhealthy, by, now)
 			}
@@ -110,15 +110,21 @@ func judge(view *state.View, alive []string, fresh map[string]nodeReport, now ti
 	return verdicts
 }
 
+// anyServes says whether a backend of the pool gets traffic by what is agreed. While none
+// does, none is held: one that flaps is better than none.
+func anyServes(pool *state.Pool) bool {
+	return slices.ContainsFunc(pool.Backends, func(b state.Backend) bool { return b.Healthy() && b.Wanted() == state.Ready })
+}
+
 // judgeOne gives the verdict of its probes on a backend's health, an empty one if it stays.
-func judgeOne(b *state.Backend, observers []string, fresh map[string]nodeReport, now time.Time) state.Verdict {
+func judgeOne(b *state.Backend, observers []string, fresh map[string]nodeReport, holds bool, now time.Time) state.Verdict {
 	health := majority(b, observers, fresh)
 	switch {
 	case health == "" || health == b.Health:
 		return state.Verdict{}
 	case health == state.Unhealthy:
 		return turned(b, health, reasonOf(b, observers, fresh), now)
-	case steadyFor(b, observers, fresh, now) < b.Hold():
+	case holds && steadyFor(b, observers, fresh, now) < b.Hold():
 		return state.Verdict{}
 	}
 	return turned(b, health, "", now)
