@@ -57,7 +57,7 @@ func (e *exchange) next(err error) *balance.Target {
 		return nil
 	}
 	target := e.pool.strategy.Pick(e.key, e.tried)
-	if target == nil || !e.pool.budget.withdraw(time.Now()) {
+	if target == nil || err != errOpen && !e.pool.budget.withdraw(time.Now()) { // errOpen has cost nobody anything
 		return nil
 	}
 	reason := "reset"

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"lbnode/proxy/balance"
 	"lbnode/state"
 )
 
@@ -75,6 +76,45 @@ func TestCircuitOpensAndCloses(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "too many failed in a row") {
 		t.Errorf("got the log %q", log.String())
+	}
+}
+
+// A request that a trial turns away goes elsewhere, and no retry is paid for, as nothing
+// was sent; but it goes to no more backends than any other.
+func TestTurnedAwayIsFree(t *testing.T) {
+	var backends []state.Backend
+	for _, name := range []string{"a", "b", "c", "d"} {
+		backends = append(backends, startServer(t, name, nil).backend())
+	}
+	dead := startServer(t, "dead", nil)
+	dead.kill()
+	for _, test := range []struct {
+		first              state.Backend // of the pool
+		trials             int           // how many backends are on trial
+		code, again, spent int
+	}{
+		{backends[0], 0, http.StatusOK, 0, 0},
+		{backends[0], 1, http.StatusOK, 1, 0},
+		{backends[0], 2, http.StatusOK, 2, 0},
+		{backends[0], 4, http.StatusServiceUnavailable, 2, 0},
+		{dead.backend(), 0, http.StatusOK, 1, requestsPerRetry},
+	} {
+		pool := poolOf(state.DefaultPool, append([]state.Backend{test.first}, backends[1:]...)...)
+		pool.Limits.Failures = 5
+		counts := newTally()
+		p, url := startProxyWith(t, Config{Recorder: counts}, viewOf(nil, pool))
+		budget := p.table.Load().pool(state.DefaultPool).budget
+		budget.paid.Store(99)
+		for i := range test.trials {
+			p.table.Load().pool(state.DefaultPool).targets[i].Trial.Store(balance.TrialRuns)
+		}
+		mustGet(t, client(t), url, test.code)
+		if got := counts.get("retry default connect"); got != test.again {
+			t.Errorf("%+v: got the request sent on %d times", test, got)
+		}
+		if got := 99 + 1 - int(budget.paid.Load()); got != test.spent {
+			t.Errorf("%+v: got %d spent on retries", test, got)
+		}
 	}
 }
 
