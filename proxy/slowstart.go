@@ -7,9 +7,15 @@ import (
 	"lbnode/state"
 )
 
-// rampSteps are the steps in which a backend comes to its whole weight; the first is a
-// tenth of it.
-const rampSteps = 10
+const (
+	// rampSteps are the steps in which a backend comes to its whole weight; the first is a
+	// tenth of it.
+	rampSteps = 10
+	// A pool is not looked at again before that part of the time of a slow start is over,
+	// nor before that time: of thousands of backends each may be at another moment of its way.
+	leastRest     = 100
+	leastRestTime = 50 * time.Millisecond
+)
 
 // seen notes whether a view wants traffic for a backend, and when this node saw that
 // begin. What it sees for the first time began then only if that is not long ago: a
@@ -53,13 +59,14 @@ func (p *Proxy) ramped(pool *pool, targets []*balance.Target, now time.Time) []*
 		}
 		next = min(next, wait)
 		scaled := *t
-		scaled.Weight *= tenths
+		scaled.Weight, scaled.Unit = scaled.Weight*tenths, rampSteps
 		ramped[i] = &scaled
 	}
 	if next == slow { // nobody is on the way: the first step is shorter than that
 		return targets
 	}
-	pool.climb = time.AfterFunc(next, func() { p.look(pool) })
+	rest := max(next, slow/leastRest, leastRestTime)
+	pool.climb = time.AfterFunc(rest, func() { p.look(pool) })
 	return ramped
 }
 

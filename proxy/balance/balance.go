@@ -26,6 +26,9 @@ type Target struct {
 	Addr string
 	// Weight is the target's share beside the others', at least 1.
 	Weight int
+	// Unit is what a weight of 1 has become: more than 1, for all targets alike, while
+	// some have a part of their weight only. 0 is 1.
+	Unit int
 	// Via is how the data plane reaches it. Strategies do not look at it.
 	Via any
 	*Local
@@ -133,6 +136,9 @@ func New(name string, offset int) (Strategy, error) {
 	}
 	return build(offset), nil
 }
+
+// unit is Unit, 1 at least.
+func (t *Target) unit() uint64 { return uint64(max(t.Unit, 1)) }
 
 // among says whether the backend of t is one of those tried. A change of the view
 // may have made a new Target of a backend, so that the id decides.

@@ -58,7 +58,7 @@ func (l *leastTime) Pick(_ uint64, tried []*Target) *Target {
 func (l *leastTime) Observe(t *Target, a Attempt) {
 	took := l.typical.charge(a)
 	if !a.Failed {
-		weight := uint64(t.Weight)
+		weight := max(uint64(t.Weight)/t.unit(), 1)
 		took = took * weight / max(uint64(max(a.Queue, 0))+1, weight)
 		l.typical.add(took)
 	}

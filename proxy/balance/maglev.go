@@ -6,6 +6,11 @@ import "slices"
 // would send every key elsewhere when a target too many comes or goes. It is a prime.
 const slots = 65537
 
+// leastPart is which part of the heaviest's weight each target has at least, as it has
+// anyway unless it is on the way to its own. Thousands with less would miss so many turns
+// that it took long.
+const leastPart = 256
+
 // maglev makes the table of Google's Maglev (Eisenbud et al., NSDI 2016, section 3.4).
 // Each target has an order of its own in which it wants the slots. They take turns, and at each
 // turn a target takes the first slot it wants that is still free. Those with less weight
@@ -26,7 +31,7 @@ func maglev(targets []*Target) []int32 {
 	for free := slots; free > 0; {
 		for i := range wishes {
 			w := &wishes[i]
-			if w.credit += targets[i].Weight; w.credit < heaviest {
+			if w.credit += max(targets[i].Weight, heaviest/leastPart); w.credit < heaviest {
 				continue
 			}
 			w.credit -= heaviest

@@ -1,6 +1,9 @@
 package balance
 
-import "sync/atomic"
+import (
+	"math/bits"
+	"sync/atomic"
+)
 
 // p2c draws two targets by weight and picks the one with less to wait for (the power of
 // two choices): the time until an answer there, times the attempts under way for its
@@ -33,7 +36,9 @@ func (p *p2c) Pick(_ uint64, tried []*Target) *Target {
 		return first
 	}
 	now, prior := p.now(), p.typical.mean()
-	if cost(second, now, prior)*uint64(first.Weight) < cost(first, now, prior)*uint64(second.Weight) {
+	mine, rest := bits.Mul64(cost(first, now, prior), uint64(second.Weight))
+	others, otherRest := bits.Mul64(cost(second, now, prior), uint64(first.Weight))
+	if others < mine || others == mine && otherRest < rest {
 		return second
 	}
 	return first
@@ -42,7 +47,7 @@ func (p *p2c) Pick(_ uint64, tried []*Target) *Target {
 // cost is that of a target times its weight. The weight counts for what is under way
 // only: idle targets that are equally fast share by weight because they are drawn by it.
 func cost(t *Target, now uint32, prior uint64) uint64 {
-	return t.peak.at(now, prior) * (t.load() + uint64(t.Weight))
+	return t.peak.at(now, prior) * (t.load()*t.unit() + uint64(t.Weight))
 }
 
 // Observe implements Observer.

@@ -7,8 +7,9 @@ import (
 )
 
 // roundRobin walks a ring in which every target stands as often as its weight
-// says, spread as evenly as can be. Over one turn the shares are exact; with equal
-// weights it is plain round robin.
+// says, spread as evenly as can be. Over one turn the shares are exact, but for those of
+// very many targets of which some are on the way to their weight; with equal weights it is
+// plain round robin.
 type roundRobin struct {
 	cursor atomic.Uint64
 	ring   atomic.Pointer[[]*Target]
@@ -52,6 +53,9 @@ func (r *roundRobin) Pick(_ uint64, tried []*Target) *Target {
 // sum of all. Weights 5, 1, 1 give a a b a c a a rather than a a a a a b c.
 func smoothRing(targets []*Target) []*Target {
 	weights, total := reduced(targets)
+	if total > rampRing && targets[0].unit() > 1 {
+		total = shorten(weights, total)
+	}
 	switch {
 	case total == len(targets): // all alike: each stands once, and thousands take no time
 		return slices.Clone(targets)
@@ -77,6 +81,21 @@ func smoothRing(targets []*Target) []*Target {
 // largeRing is from how many steps on another way is taken to make a ring. For 4096
 // targets of many weights it is some ms, and the other seconds.
 const largeRing = 1 << 20
+
+// rampRing is about how many steps a ring has at most while some targets have a part of
+// their weight only, so that a weight that changes soon takes some ms.
+const rampRing = 1 << 18
+
+// shorten makes weights, of that total, smaller, so that they are about rampRing, and
+// gives what they are.
+func shorten(weights []int, total int) int {
+	sum := 0
+	for i, weight := range weights {
+		weights[i] = max(weight*rampRing/total, 1)
+		sum += weights[i]
+	}
+	return sum
+}
 
 // spreadRing puts every target at even distances. Where the first of them goes differs from
 // target to target, or else they would crowd in some places.

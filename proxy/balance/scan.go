@@ -40,21 +40,17 @@ type choice struct {
 	random uint64
 }
 
-// most is more than any cost, and can be multiplied by a weight.
-const most = 1 << 55
+func newChoice() choice { return choice{at: -1, random: rand.Uint64()} }
 
-func newChoice() choice {
-	return choice{at: -1, cost: most, weight: 1, random: rand.Uint64()}
-}
-
-// offer is called once for each i. The cost is at most occupied times a time in units.
+// offer is called once for each i. The cost is at most occupied times a time in units, half
+// as much again, and that times the greatest weight, 256 with a unit of 10, is less than 1<<64.
 func (c *choice) offer(i int, cost, weight uint64) {
 	mine, best := cost*c.weight, c.cost*weight
-	if mine > best {
-		return
-	}
-	if mine < best {
+	switch {
+	case c.at < 0 || mine < best:
 		c.equal = 0
+	case mine > best:
+		return
 	}
 	c.equal += weight
 	c.random = c.random*6364136223846793005 + 1442695040888963407 // whose upper half is random enough
