@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"lbnode/proxy/balance"
 	"lbnode/state"
 )
 
@@ -160,5 +161,48 @@ func TestNoSlowStartOfTheOnlyOne(t *testing.T) {
 		r.want(t, "the only one", 10, 10, 0, 0)
 		r.judge(1, up)
 		r.want(t, "another", 110, 100, 10, 0)
+	})
+}
+
+// updates is a strategy that counts how often it gets other targets.
+type updates struct {
+	balance.Strategy
+	count int
+}
+
+func (u *updates) Update(targets []*balance.Target) {
+	u.count++
+	u.Strategy.Update(targets)
+}
+
+// Backends that came at different moments take their steps together, or thousands of
+// them would keep the proxy busy with nothing else.
+func TestStepsAreTakenTogether(t *testing.T) {
+	p := idle(t)
+	synctest.Test(t, func(t *testing.T) {
+		const count = 500
+		r := newRamp(p, 90*time.Second)
+		for i := range count {
+			name := string(rune('a' + i))
+			r.spec.Backends = append(r.spec.Backends, state.Backend{ID: name, Name: name, Protocol: "http", Host: name, Port: 80, Weight: 1, Admin: state.Ready, Health: down})
+		}
+		for i := range count {
+			r.judge(i, up)
+			time.Sleep(17 * time.Millisecond)
+		}
+		synctest.Wait()
+		seen := &updates{Strategy: p.table.Load().pool(state.DefaultPool).strategy}
+		p.table.Load().pool(state.DefaultPool).strategy = seen
+		time.Sleep(100 * time.Second)
+		synctest.Wait()
+		if seen.count < rampSteps-1 || seen.count > leastRest+1 {
+			t.Errorf("got %d steps, want one for each tenth at least and %d at most", seen.count, leastRest+1)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		pool := p.table.Load().pool(state.DefaultPool)
+		if got := p.ramped(pool, pool.targets, time.Now()); len(got) != count || got[0].Unit != 0 {
+			t.Errorf("got %d targets with weights in parts of %d, want all at their whole weight", len(got), got[0].Unit)
+		}
 	})
 }
