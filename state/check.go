@@ -62,7 +62,7 @@ type HealthCheck struct {
 
 	// UnhealthyInterval takes the place of Interval while a node does not think the
 	// backend healthy. A probe that takes longer puts the next one off. 0 is Interval; in
-	// a change, the pool's interval makes it 0.
+	// a change, NoDuration or the pool's interval makes it 0.
 	UnhealthyInterval Duration `json:"unhealthy_interval,omitempty"`
 	// Method is that of an http check, GET if it is empty. In a change, GET makes it
 	// empty.
@@ -141,7 +141,7 @@ func (h HealthCheck) over(old HealthCheck) HealthCheck {
 		Rise:     either(h.Rise, old.Rise),
 		Fall:     either(h.Fall, old.Fall),
 
-		UnhealthyInterval: either(h.UnhealthyInterval, old.UnhealthyInterval),
+		UnhealthyInterval: optional(h.UnhealthyInterval, old.UnhealthyInterval),
 		Method:            unless(defaultMethod, h.Method, old.Method),
 		Host:              unless(CheckNone, canonicalHost(h.Host), old.Host),
 		Status:            unless(defaultStatus, h.Status, old.Status),

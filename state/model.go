@@ -141,11 +141,12 @@ type Timeouts struct {
 	// begins to answer, and then between two pieces in either direction.
 	Request Duration `json:"request"`
 	// Try is how long one backend has to begin its answer, if less than Request: then
-	// the request goes to another, if it may be repeated. 0 is as long as Request.
+	// the request goes to another, if it may be repeated. 0 is as long as Request; in a
+	// change, NoDuration makes it 0.
 	Try Duration `json:"try,omitempty"`
 	// Hedge is after how long without an answer a request that may be repeated is sent
 	// to a second backend too, within the budget of retries. What answers first is passed
-	// on. 0 is never.
+	// on. 0 is never; in a change, NoDuration makes it 0.
 	Hedge Duration `json:"hedge,omitempty"`
 }
 
@@ -192,7 +193,7 @@ func (o Outlier) Base() time.Duration { return time.Duration(either(o.Time, Dura
 // MostOf is how many of n backends may be ejected at a time.
 func (o Outlier) MostOf(n int) int { return n * either(o.MaxShare, 50) / 100 }
 
-// NoLimit takes a limit away.
+// NoLimit takes a limit away; NoDuration does a time.
 const NoLimit = -1
 
 // Sticky keeps a client at the backend that has answered it first, by a cookie. Zero is
@@ -302,8 +303,8 @@ func (t Timeouts) over(old Timeouts) Timeouts {
 	return Timeouts{
 		Connect: either(t.Connect, old.Connect),
 		Request: either(t.Request, old.Request),
-		Try:     either(t.Try, old.Try),
-		Hedge:   either(t.Hedge, old.Hedge),
+		Try:     optional(t.Try, old.Try),
+		Hedge:   optional(t.Hedge, old.Hedge),
 	}
 }
 
@@ -312,7 +313,7 @@ func (l Limits) over(old Limits) Limits {
 		Connections: limit(l.Connections, old.Connections),
 		Pending:     limit(l.Pending, old.Pending),
 		Failures:    limit(l.Failures, old.Failures),
-		Open:        either(l.Open, old.Open),
+		Open:        optional(l.Open, old.Open),
 	}
 }
 

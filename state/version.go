@@ -61,6 +61,9 @@ func (p *Pool) version() int {
 	if p.HashOn != "" || p.Strategy != RoundRobin && slices.Contains(strategies, p.Strategy) {
 		version = 4
 	}
+	if slices.Contains([]Duration{p.Timeouts.Try, p.Timeouts.Hedge, p.Limits.Open}, NoDuration) {
+		version = 4
+	}
 	if p.Sticky != (Sticky{}) || p.Outlier != (Outlier{}) || p.Panic != 0 || p.SlowStart != 0 {
 		version = 4
 	}

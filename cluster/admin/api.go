@@ -75,7 +75,8 @@ type Timeouts struct {
 	Hedge   state.Duration `json:"hedge,omitzero"`
 }
 
-// Limits are [state.Limits]. What is not limited is left out; -1 takes a limit away.
+// Limits are [state.Limits]. What is not limited is left out; -1 takes a limit away, none the
+// time.
 type Limits struct {
 	Connections int            `json:"connections,omitempty"`
 	Pending     int            `json:"pending,omitempty"`
