@@ -225,8 +225,10 @@ func difference(got, want []byte) string {
 }
 
 func FuzzApply(f *testing.F) {
-	for _, data := range goldenLog(f) {
-		f.Add(data)
+	for _, g := range goldens() {
+		for _, data := range g.lines(f) {
+			f.Add(data)
+		}
 	}
 	f.Add([]byte(`{"v":1,"op":"create_pool","body":null}`))
 	f.Add([]byte(`{"v":1,"op":"set_health","body":{"verdicts":[null,{}]}}`))
@@ -237,7 +239,9 @@ func FuzzApply(f *testing.F) {
 }
 
 func FuzzRestore(f *testing.F) {
-	f.Add(readGolden(f, goldenSnapshotFile))
+	for _, g := range goldens() {
+		f.Add(readGolden(f, g.snapshot))
+	}
 	f.Add([]byte(`{"version":1,"content":{"routes":[],"pools":[{"backends":[]}]},"recent":[]}`))
 	f.Add([]byte(`{"version":1,"content":{"pools":[null,null]}}`))
 	f.Add([]byte(`{"version":1,"recent":[{"id":"r1","result":{"error":null}},{}]}`))
@@ -247,12 +251,14 @@ func FuzzRestore(f *testing.F) {
 // Bytes that were damaged a little go deeper than bytes that were made up.
 func TestDamagedBytes(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 7))
-	log, snapshot := goldenLog(t), readGolden(t, goldenSnapshotFile)
-	for n := range draws / 2 {
-		checkCommandBytes(t, damage(random, log[n%len(log)]))
-	}
-	for range draws / 8 {
-		checkSnapshotBytes(t, damage(random, snapshot))
+	for _, g := range goldens() {
+		log, snapshot := g.lines(t), readGolden(t, g.snapshot)
+		for n := range draws / 2 {
+			checkCommandBytes(t, damage(random, log[n%len(log)]))
+		}
+		for range draws / 8 {
+			checkSnapshotBytes(t, damage(random, snapshot))
+		}
 	}
 }
 

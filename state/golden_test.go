@@ -9,13 +9,22 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// The golden files are written once for each version that is released, and
-// kept: a node must read the logs and snapshots of all of them.
-const (
-	goldenLogFile      = "../testdata/snapshots/v1-log.jsonl"
-	goldenSnapshotFile = "../testdata/snapshots/v1.json"
-	goldenDigest       = "932a2aa6a7747a6a3443c7d14a5baaed"
-)
+// golden are the files of one version: a log, the snapshot that it comes to, and the
+// digest of that. They are written once for each version that is released, and kept: a
+// node must read the logs and snapshots of all of them.
+type golden struct {
+	log, snapshot, digest string
+	commands              func() []Command
+}
+
+const goldenSnapshotFile = "../testdata/snapshots/v1.json"
+
+func goldens() []golden {
+	return []golden{
+		{"../testdata/snapshots/v1-log.jsonl", goldenSnapshotFile, "932a2aa6a7747a6a3443c7d14a5baaed", goldenCommands},
+		{"../testdata/snapshots/v4-log.jsonl", "../testdata/snapshots/v4.json", "9f4136e3b808c6253df5a11b19a72e93", goldenCommands4},
+	}
+}
 
 // goldenCommands have every operation in them and leave something in every
 // field of a snapshot.
@@ -52,15 +61,15 @@ func goldenCommands() []Command {
 	return append(commands, Command{ID: "stale", At: someTime, IfIndex: 3, Op: &DeletePool{Name: "shop"}})
 }
 
-func writeGoldenFiles(t *testing.T) {
+func (g golden) write(t *testing.T) {
 	t.Helper()
 	var log []byte
 	r := newReplica()
-	for _, cmd := range goldenCommands() {
+	for _, cmd := range g.commands() {
 		r.commit(t, cmd)
 		log = append(append(log, encode(t, cmd)...), '\n')
 	}
-	for file, data := range map[string][]byte{goldenLogFile: log, goldenSnapshotFile: snapshotBytes(t, r.Machine)} {
+	for file, data := range map[string][]byte{g.log: log, g.snapshot: snapshotBytes(t, r.Machine)} {
 		if err := os.WriteFile(file, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -76,39 +85,43 @@ func readGolden(t testing.TB, file string) []byte {
 	return data
 }
 
-// goldenLog returns the encoded commands of the golden log.
-func goldenLog(t testing.TB) [][]byte {
+// lines returns the encoded commands of the log.
+func (g golden) lines(t testing.TB) [][]byte {
 	t.Helper()
-	return bytes.Split(bytes.TrimSpace(readGolden(t, goldenLogFile)), []byte("\n"))
+	return bytes.Split(bytes.TrimSpace(readGolden(t, g.log)), []byte("\n"))
 }
 
-func TestGoldenSnapshot(t *testing.T) {
-	if *update {
-		writeGoldenFiles(t)
-	}
-	want := readGolden(t, goldenSnapshotFile)
-	m := restore(t, want)
-	if got := snapshotBytes(t, m); !bytes.Equal(got, want) {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	if got := m.View().Digest(); got != goldenDigest {
-		t.Errorf("got digest %s, want %s", got, goldenDigest)
-	}
-	checkInvariants(t, m.View())
-}
-
-func TestGoldenLog(t *testing.T) {
-	r, log := newReplica(), goldenLog(t)
-	if got, want := len(log), len(goldenCommands()); got != want {
-		t.Fatalf("got %d commands, want %d", got, want)
-	}
-	for i, data := range log {
-		r.applyData(t, uint64(i+1), data)
-		if want := encode(t, goldenCommands()[i]); !bytes.Equal(data, want) {
-			t.Errorf("command %d is now written otherwise:\n got %s\nwant %s", i, want, data)
+func TestGoldenSnapshots(t *testing.T) {
+	for _, g := range goldens() {
+		if *update {
+			g.write(t)
 		}
+		want := readGolden(t, g.snapshot)
+		m := restore(t, want)
+		if got := snapshotBytes(t, m); !bytes.Equal(got, want) {
+			t.Errorf("%s: got  %s\nwant %s", g.snapshot, got, want)
+		}
+		if got := m.View().Digest(); got != g.digest {
+			t.Errorf("%s: got digest %s, want %s", g.snapshot, got, g.digest)
+		}
+		checkInvariants(t, m.View())
 	}
-	if got, want := snapshotBytes(t, r.Machine), readGolden(t, goldenSnapshotFile); !bytes.Equal(got, want) {
-		t.Errorf("got  %s\nwant %s", got, want)
+}
+
+func TestGoldenLogs(t *testing.T) {
+	for _, g := range goldens() {
+		r, log, commands := newReplica(), g.lines(t), g.commands()
+		if got, want := len(log), len(commands); got != want {
+			t.Fatalf("%s: got %d commands, want %d", g.log, got, want)
+		}
+		for i, data := range log {
+			r.applyData(t, uint64(i+1), data)
+			if want := encode(t, commands[i]); !bytes.Equal(data, want) {
+				t.Errorf("%s: command %d is now written otherwise:\n got %s\nwant %s", g.log, i, want, data)
+			}
+		}
+		if got, want := snapshotBytes(t, r.Machine), readGolden(t, g.snapshot); !bytes.Equal(got, want) {
+			t.Errorf("%s: got  %s\nwant %s", g.log, got, want)
+		}
 	}
 }

@@ -9,9 +9,12 @@ import (
 	"testing"
 )
 
-// fieldsFile lists every field that commands and snapshots of version 1 have. It
-// is never written anew: what is not in it came later.
-const fieldsFile = "../testdata/snapshots/v1-fields.txt"
+// fieldsOf gives every field that commands and snapshots of a version have, 1 or 4. The
+// files are never written anew: what is not in them came later.
+func fieldsOf(t *testing.T, version int) []string {
+	t.Helper()
+	return strings.Fields(string(readGolden(t, fmt.Sprintf("../testdata/snapshots/v%d-fields.txt", version))))
+}
 
 // versioned says in which version it must be written.
 type versioned interface{ version() int }
@@ -61,15 +64,15 @@ func give(field reflect.Value) {
 	}
 }
 
-// unversioned returns the fields of value that version 1 lacks and that value
-// would be written with in version 1 all the same.
-func unversioned(name string, value versioned, ofVersion1 []string) (wrong []string) {
+// unversioned returns the fields of value that are not among those that a version has,
+// and that value would be written with in that version all the same.
+func unversioned(name string, value versioned, version int, known []string) (wrong []string) {
 	eachField(name, reflect.ValueOf(value).Elem(), func(path string, field reflect.Value) {
-		if slices.Contains(ofVersion1, path) {
+		if slices.Contains(known, path) {
 			return
 		}
 		give(field)
-		if value.version() == 1 {
+		if value.version() <= version {
 			wrong = append(wrong, path)
 		}
 		field.SetZero()
@@ -80,17 +83,19 @@ func unversioned(name string, value versioned, ofVersion1 []string) (wrong []str
 // An old binary that meets a field it does not know stops. So whatever has a field
 // that came later must be written in a later version, which is held back.
 func TestNewFieldsNeedANewVersion(t *testing.T) {
-	known := strings.Fields(string(readGolden(t, fieldsFile)))
-	values := map[string]versioned{"snapshot": &wholeSnapshot{}}
+	values := map[string]versioned{"snapshot": &wholeSnapshot{}, "replace": &Replace{}}
 	for _, cmd := range goldenCommands() {
 		values[cmd.Op.kind()] = newOp(cmd.Op.kind())
 	}
-	for name, value := range values {
-		for _, path := range unversioned(name, value, known) {
-			t.Errorf("%s came after version 1: where it is set, the version method must say in which version", path)
+	for _, version := range []int{1, 4} {
+		known := fieldsOf(t, version)
+		for name, value := range values {
+			for _, path := range unversioned(name, value, version, known) {
+				t.Errorf("%s came after version %d: where it is set, the version method must say in which version", path, version)
+			}
 		}
 	}
-	if got := unversioned("delete_pool", &DeletePool{}, nil); !slices.Equal(got, []string{"delete_pool.name"}) {
+	if got := unversioned("delete_pool", &DeletePool{}, 1, nil); !slices.Equal(got, []string{"delete_pool.name"}) {
 		t.Errorf("got %q, want a field that is not of version 1 found out", got)
 	}
 }
@@ -244,7 +249,7 @@ func TestLimitsNeedVersion3(t *testing.T) {
 	}
 }
 
-// What came with passive ejection, in commands and in snapshots.
+// What came with passive ejection, in commands and in snapshots, and what takes times away.
 func TestOutliersAndBackupsNeedVersion4(t *testing.T) {
 	with := func(change func(*Pool)) Pool {
 		p := Pool{Name: "web", Limits: Limits{Failures: 5}}
@@ -254,6 +259,9 @@ func TestOutliersAndBackupsNeedVersion4(t *testing.T) {
 	spare := backend(2)
 	spare.Backup = true
 	for _, op := range []versioned{
+		&UpdatePool{Pool: with(func(p *Pool) { p.Timeouts.Try = NoDuration })},
+		&UpdatePool{Pool: with(func(p *Pool) { p.Timeouts.Hedge = NoDuration })},
+		&UpdatePool{Pool: with(func(p *Pool) { p.Limits.Open = NoDuration })},
 		&UpdatePool{Pool: with(func(p *Pool) { p.Outlier.MaxShare = NoLimit })},
 		&UpdatePool{Pool: with(func(p *Pool) { p.Panic = NoLimit })},
 		&UpdatePool{Pool: with(func(p *Pool) { p.SlowStart = NoDuration })},

@@ -19,8 +19,12 @@ import (
 
 var update = flag.Bool("update", false, "write the golden snapshot file anew")
 
-// goldenFile is written once for each version of the format, and kept.
-const goldenFile = "../../testdata/snapshots/file-v1.json"
+// The golden files are written once for each version of the format, and of what it
+// holds, and kept.
+const (
+	goldenFile  = "../../testdata/snapshots/file-v1.json"
+	goldenFile4 = "../../testdata/snapshots/file-v4.json"
+)
 
 // encodeSnapshot gives the file of what c has.
 func encodeSnapshot(t *testing.T, c *fakeCluster) []byte {
@@ -38,27 +42,46 @@ func seal(snapshot string) string {
 	return fmt.Sprintf(`{"format":%q,"version":1,"sha256":%q,"snapshot":%s}`, snapshotFormat, hex.EncodeToString(sum[:]), snapshot)
 }
 
-func TestGoldenSnapshotFile(t *testing.T) {
-	got := encodeSnapshot(t, webPool(t))
-	if *update {
-		if err := os.WriteFile(goldenFile, got, 0o644); err != nil {
+func TestGoldenSnapshotFiles(t *testing.T) {
+	full, err := state.Restore(readFile(t, "../../testdata/snapshots/v4.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, test := range map[string]struct {
+		cluster *fakeCluster
+		want    Snapshot // but for what it holds
+	}{
+		goldenFile:  {webPool(t), Snapshot{ClusterID: "c1", Index: 4, Counts: Counts{2, 1, 1}}},
+		goldenFile4: {&fakeCluster{machine: full}, Snapshot{ClusterID: "c4", Index: 15, Counts: Counts{6, 6, 1}}},
+	} {
+		got := encodeSnapshot(t, test.cluster)
+		if *update {
+			if err := os.WriteFile(file, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := readFile(t, file)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: got  %s\nwant %s", file, got, want)
+		}
+		s, err := ReadSnapshot(want)
+		if err != nil {
 			t.Fatal(err)
 		}
+		test.want.SavedAt, test.want.SavedBy, test.want.Content = "2023-11-14T22:13:20.000Z", "v1.0.0", s.Content
+		if !reflect.DeepEqual(*s, test.want) {
+			t.Errorf("%s: got %+v, want %+v", file, *s, test.want)
+		}
 	}
-	want, err := os.ReadFile(goldenFile)
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	s, err := ReadSnapshot(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.ClusterID != "c1" || s.Index != 4 || s.Counts != (Counts{2, 1, 1}) || s.SavedAt != "2023-11-14T22:13:20.000Z" || s.SavedBy != "v1.0.0" {
-		t.Errorf("got %+v", s)
-	}
+	return data
 }
 
 // What was found out about a backend is no part of the configuration, and would keep
