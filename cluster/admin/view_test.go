@@ -151,6 +151,7 @@ func TestHeldBackendSaysSo(t *testing.T) {
 		{state.Unhealthy, 5, []time.Duration{12 * s, -1, 13 * s}, "flapping: healthy for 12s of 40s"},
 		{state.Unhealthy, 5, []time.Duration{12 * s, -1, -1}, ""}, // what a probe finds says more
 		{state.Unhealthy, 2, []time.Duration{12 * s, 12 * s, 12 * s}, ""},
+		{state.Unhealthy, 5, []time.Duration{60 * s, 60 * s, 60 * s}, ""}, // it is not that which keeps it out
 		{state.Healthy, 5, []time.Duration{12 * s, 12 * s, 12 * s}, ""},
 	} {
 		b := &state.Backend{ID: "b", Host: "h", Port: 1, Health: test.health, Falls: test.falls, Reason: "lb1: refused"}
@@ -197,6 +198,7 @@ func TestAgentsWishIsShown(t *testing.T) {
 }
 
 func TestTableSaysWhyABackendIsUnhealthy(t *testing.T) {
+	atNodes := []BackendAtNode{{Node: "lb1", InFlight: 1}, {Node: "lb2", Ejected: true}, {Node: "lb3", Ejected: true}}
 	for _, test := range []struct {
 		backend ClusterBackend
 		want    string
@@ -207,6 +209,10 @@ func TestTableSaysWhyABackendIsUnhealthy(t *testing.T) {
 		{ClusterBackend{Health: state.Unhealthy, Reason: "lb1: 503", Observers: []Observer{{Healthy: true, Reason: "200 OK"}}}, "unhealthy: lb1: 503"},
 		{ClusterBackend{Health: state.Unhealthy, Reason: "lb1: 503", Observers: []Observer{{Reason: "refused"}}}, "unhealthy: refused"}, // what is so now
 		{ClusterBackend{Health: state.Unhealthy, Reason: "lb1: 503", Held: "flapping", Observers: []Observer{{Reason: "refused"}}}, "unhealthy: flapping"},
+		{ClusterBackend{Health: state.Unhealthy, Reason: "ejected by lb1, lb2", Observers: []Observer{{Healthy: true}}}, "unhealthy: ejected by lb1, lb2"},
+		{ClusterBackend{Health: state.Unhealthy, Reason: "ejected by lb1, lb2", AtNodes: atNodes}, "unhealthy: ejected by lb2, lb3"}, // what is so now
+		{ClusterBackend{Health: state.Unhealthy, AtNodes: atNodes, Observers: []Observer{{Reason: "refused"}}}, "unhealthy: refused"},
+		{ClusterBackend{Health: state.Healthy, AtNodes: atNodes}, "healthy, ejected by lb2, lb3"},
 	} {
 		if got := test.backend.verdict(); got != test.want {
 			t.Errorf("%+v: got %q, want %q", test.backend, got, test.want)
