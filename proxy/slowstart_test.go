@@ -191,16 +191,18 @@ func TestStepsAreTakenTogether(t *testing.T) {
 			time.Sleep(17 * time.Millisecond)
 		}
 		synctest.Wait()
-		seen := &updates{Strategy: p.table.Load().pool(state.DefaultPool).strategy}
-		p.table.Load().pool(state.DefaultPool).strategy = seen
+		pool := p.table.Load().pool(state.DefaultPool)
+		p.mu.Lock()
+		seen := &updates{Strategy: pool.strategy}
+		pool.strategy = seen
+		p.mu.Unlock()
 		time.Sleep(100 * time.Second)
 		synctest.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		if seen.count < rampSteps-1 || seen.count > leastRest+1 {
 			t.Errorf("got %d steps, want one for each tenth at least and %d at most", seen.count, leastRest+1)
 		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		pool := p.table.Load().pool(state.DefaultPool)
 		if got := p.ramped(pool, pool.targets, time.Now()); len(got) != count || got[0].Unit != 0 {
 			t.Errorf("got %d targets with weights in parts of %d, want all at their whole weight", len(got), got[0].Unit)
 		}

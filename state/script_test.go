@@ -89,7 +89,7 @@ func (s *script) op() Op {
 		func() Op { return &Seed{Backends: s.backends()} },
 		func() Op { return &CreatePool{Pool: s.pool()} },
 		func() Op { return &CreatePool{Pool: Pool{Name: s.poolName()}} },
-		func() Op { return &UpdatePool{Pool: s.pool()} },
+		func() Op { return &UpdatePool{Pool: pick(s, s.part, s.part, s.pool)()} },
 		func() Op { return &DeletePool{Name: s.poolName()} },
 		func() Op { return &AddBackend{Pool: s.poolName(), Backend: s.backend()} },
 		func() Op { return &AddBackend{Pool: DefaultPool, Backend: s.backend()} },
@@ -126,6 +126,19 @@ func (s *script) host() string {
 	return pick(s, "", "", "", "a.com", "A.com", "0::1", "a.com:80", "\xff")
 }
 func (s *script) path() string { return pick(s, "", "/", "/", "/<&\u2028>", "api", "/\xff") }
+
+// part is a pool of which little is given, so that it is more often possible.
+func (s *script) part() Pool {
+	all := s.pool()
+	part := pick(s,
+		Pool{Strategy: all.Strategy, HashOn: all.HashOn},
+		Pool{HealthCheck: all.HealthCheck},
+		Pool{Outlier: all.Outlier, Panic: all.Panic, SlowStart: all.SlowStart},
+		Pool{Sticky: pick(s, Sticky{Cookie: "lb"}, Sticky{Cookie: "lb", Drain: StickyMove}, Sticky{Drain: StickyStay}, Sticky{Cookie: StickyNone}, Sticky{Cookie: " "})},
+	)
+	part.Name = all.Name
+	return part
+}
 
 func (s *script) pool() Pool {
 	return Pool{
