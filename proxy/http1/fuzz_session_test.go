@@ -250,7 +250,8 @@ func FuzzRequestsAtBackend(f *testing.F) {
 	for _, body := range []string{"Content-Length: 30\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n1e\r\n"} {
 		f.Add([]byte("POST /unknown HTTP/1.1\r\nHost: a\r\n" + body + "GET /known HTTP/1.1\r\nHost: a\r\n\r\n\r\n0\r\n\r\n"))
 	}
-	for _, fault := range []string{" HTTP/3.1\r\nHost: a\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n"} {
+	for _, fault := range []string{" HTTP/3.1\r\nHost: a\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n",
+		" HTTP/1.1\nHost: a\r\n\r\n", "\r\n\r\n", strings.Repeat("x", 100000) + " HTTP/1.1\r\nHost: a\r\n\r\n"} {
 		f.Add([]byte("HEAD /" + fault))
 	}
 	r := startRig(f, DefaultLimits())

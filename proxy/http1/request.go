@@ -65,6 +65,9 @@ func (r *Request) readTitle(b []byte) (more bool, err error) {
 			return false, errRequestLine // no HTTP at all: its sender may wait for us
 		}
 		line, more, err := r.line(b, r.limits.Head)
+		if err != nil {
+			r.noteMethod(b[r.at:])
+		}
 		switch {
 		case err == errLargeHead:
 			return false, errLongTarget
@@ -81,15 +84,24 @@ func (r *Request) readTitle(b []byte) (more bool, err error) {
 	return false, nil
 }
 
+// noteMethod takes the method from a request line of which the rest may be faulty: the
+// answer to HEAD has no body, whatever is wrong with it.
+func (r *Request) noteMethod(line []byte) {
+	if end := bytes.IndexByte(line, ' '); end >= 0 {
+		r.method = span{int32(r.at), int32(r.at + end)}
+	}
+}
+
 // readLine reads the request line (RFC 9112, section 3).
 func (r *Request) readLine(b []byte, line span) error {
-	text := line.of(b)
+	text, from := line.of(b), line.from
 	first, last := bytes.IndexByte(text, ' '), bytes.LastIndexByte(text, ' ')
+	if first >= 0 {
+		r.method = span{from, from + int32(first)}
+	}
 	if first < 0 || first == last {
 		return errRequestLine
 	}
-	from := line.from
-	r.method = span{from, from + int32(first)}
 	r.target = span{from + int32(first) + 1, from + int32(last)}
 	if !token(r.method.of(b)) {
 		return errMethod
