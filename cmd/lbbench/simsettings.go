@@ -48,7 +48,7 @@ Flags:
 `
 
 // The numbers of the whole grid.
-var (
+const (
 	simFullBalancers = "1,3,5,16,64"
 	simFullBackends  = "10,100,1000"
 	simFullLoad      = "0.5,0.65,0.8,0.9,0.95"
@@ -70,7 +70,7 @@ func parseSimSettings(args []string, stderr io.Writer) (*simSettings, error) {
 	fs.StringVar(&s.service, "service", "", "`distribution` of service times: exponential, pareto or lognormal (default: by scenario)")
 	fs.IntVar(&s.seeds, "seeds", 10, "`number` of runs of each, with other random numbers; with one there are no intervals")
 	fs.DurationVar(&s.time, "time", 0, "`length` of a run, in simulated time (default: by scenario)")
-	fs.BoolVar(&full, "full", false, fmt.Sprintf("the whole grid: %s balancers, %s backends, load %s, where not said otherwise; takes days", simFullBalancers, simFullBackends, simFullLoad))
+	fs.BoolVar(&full, "full", false, fmt.Sprintf("the whole grid: %s balancers, %s backends, load %s, where not said otherwise; some 40 hours of one core", simFullBalancers, simFullBackends, simFullLoad))
 	fs.StringVar(&s.markdown, "markdown", "", "`file` to write the tables to, as Markdown")
 	fs.StringVar(&s.svg, "svg", "", "`file` to write a chart of the 99th percentiles to")
 	err := fs.Parse(args)

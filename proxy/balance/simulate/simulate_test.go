@@ -28,18 +28,19 @@ func mustRun(t *testing.T, w World, strategy string) *Result {
 // are drawn for at random are each such a queue.
 func TestOneServerIsAsTheorySays(t *testing.T) {
 	w := plain()
-	w.Backends, w.Time = 50, 400*time.Second
+	w.Backends, w.Time = 50, 250*time.Second
 	for _, load := range []float64{0.5, 0.8} {
 		w.Load = load
 		r := mustRun(t, w, "random")
 		scale := w.Mean.Seconds() / (1 - load)
 		for _, test := range []struct {
-			share float64
-			got   time.Duration
-		}{{0.5, r.P50}, {0.99, r.P99}, {0.999, r.P999}} {
+			share  float64
+			got    time.Duration
+			within float64 // five times what it strays, or so: few requests make the tail
+		}{{0.5, r.P50, 0.05}, {0.99, r.P99, 0.08}, {0.999, r.P999, 0.16}} {
 			want := -scale * math.Log(1-test.share)
-			if got := test.got.Seconds(); math.Abs(got/want-1) > 0.04 {
-				t.Errorf("load %g: got %.1f ms for the quickest %g, want %.1f within 4 %%", load, 1e3*got, test.share, 1e3*want)
+			if got := test.got.Seconds(); math.Abs(got/want-1) > test.within {
+				t.Errorf("load %g: got %.1f ms for the quickest %g, want %.1f within %.0f %%", load, 1e3*got, test.share, 1e3*want, 100*test.within)
 			}
 		}
 	}
@@ -49,7 +50,7 @@ func TestOneServerIsAsTheorySays(t *testing.T) {
 func TestSomeServersAreAsTheorySays(t *testing.T) {
 	for _, servers := range []int{1, 2, 8} {
 		w := plain()
-		w.Servers, w.Load, w.Time = servers, 0.8, time.Duration(4000/servers)*time.Second
+		w.Servers, w.Load, w.Time = servers, 0.8, time.Duration(2000/servers)*time.Second
 		r, err := newRun(w, "round_robin")
 		if err != nil {
 			t.Fatal(err)
@@ -153,7 +154,7 @@ func TestSeededIsTheSame(t *testing.T) {
 func TestNothingIsLeft(t *testing.T) {
 	for _, s := range Scenarios() {
 		w := s.With(3, 10)
-		w.Time = 10 * time.Second
+		w.Time = 4 * time.Second
 		for _, strategy := range Names() {
 			r, err := newRun(w, strategy)
 			if err != nil {
