@@ -8,6 +8,8 @@
 // does, and rounds of all proxies alternate, so that what drifts drifts for all.
 // The proxy has one core to itself; load and backend share another.
 //
+// lbbench sim compares the strategies of pools in simulated worlds instead.
+//
 // Invariant: a figure is never printed for a round in which a request failed.
 package main
 
@@ -44,6 +46,9 @@ func main() {
 // run as processes of their own.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 {
+		if args[0] == simCommand {
+			return simulateAll(ctx, args[1:], stdout, stderr)
+		}
 		if part, ok := parts()[args[0]]; ok {
 			return part(args[1:], stdout)
 		}

@@ -34,6 +34,7 @@ type settings struct {
 const usage = `lbbench measures lbnode beside other proxies and prints a table of ratios.
 
   lbbench [flags]
+  lbbench sim [flags]     compares the strategies of pools instead, by simulation; sim -h says more
 
 All proxies forward to the same backend, keep their connections to it and write
 no access log. The one under test is alone on its core. Rounds alternate between

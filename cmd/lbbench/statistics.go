@@ -32,7 +32,8 @@ func median(values []float64) float64 {
 
 // estimateRatio judges ratios that were each taken within one round. The interval
 // is Student's over their logarithms, which makes a/b and b/a two views of the
-// same result; it is that of their geometric mean.
+// same result; it is that of their geometric mean. Any other values above 0 whose
+// logarithms are nearly normal can be judged so, too.
 func estimateRatio(ratios []float64) estimate {
 	e := estimate{median: median(ratios), low: math.NaN(), high: math.NaN(), n: len(ratios)}
 	if len(ratios) < 2 {

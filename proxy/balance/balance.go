@@ -9,6 +9,7 @@ package balance
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -116,29 +117,42 @@ type Counter interface {
 	Count(delta int64)
 }
 
-// strategies is the one list of names.
-var strategies = map[string]func(offset int) Strategy{
-	"round_robin":       func(offset int) Strategy { return newRoundRobin(offset) },
-	"random":            func(int) Strategy { return newRandom() },
-	"least_connections": func(int) Strategy { return newLeastConnections() },
-	"p2c":               func(int) Strategy { return newP2C(ticks) },
-	"least_time":        func(int) Strategy { return newLeastTime(ticks) },
-	"hash":              func(int) Strategy { return newHash() },
+// strategies is the one list of names. What each is built with is where it starts and the
+// clock that it goes by, in ticks.
+var strategies = map[string]func(offset int, now func() uint32) Strategy{
+	"round_robin":       func(offset int, _ func() uint32) Strategy { return newRoundRobin(offset) },
+	"random":            func(int, func() uint32) Strategy { return newRandom() },
+	"least_connections": func(int, func() uint32) Strategy { return newLeastConnections() },
+	"p2c":               func(_ int, now func() uint32) Strategy { return newP2C(now) },
+	"least_time":        func(_ int, now func() uint32) Strategy { return newLeastTime(now) },
+	"hash":              func(int, func() uint32) Strategy { return newHash() },
 }
 
 // New returns the strategy of that name, without targets. The offset, at least 0,
 // is where it starts, if it takes turns: nodes with different offsets do not pick in
 // step. The error is for a name that is not known.
-func New(name string, offset int) (Strategy, error) {
-	build, ok := strategies[name]
+func New(name string, offset int) (Strategy, error) { return build(name, offset, ticks) }
+
+// NewWithClock is New for a strategy that goes by another clock than the machine's: where
+// time is simulated, what was learned must grow old by that time. Now is the time since
+// any moment, the same at each call.
+func NewWithClock(name string, offset int, now func() time.Duration) (Strategy, error) {
+	return build(name, offset, func() uint32 { return uint32(now() >> tickBits) })
+}
+
+func build(name string, offset int, now func() uint32) (Strategy, error) {
+	made, ok := strategies[name]
 	if !ok {
 		return nil, fmt.Errorf("cannot balance by %q: there is no such strategy", name)
 	}
-	return build(offset), nil
+	return made(offset, now), nil
 }
 
 // unit is Unit, 1 at least.
 func (t *Target) unit() uint64 { return uint64(max(t.Unit, 1)) }
+
+// Names are those of all strategies, in alphabetical order.
+func Names() []string { return slices.Sorted(maps.Keys(strategies)) }
 
 // among says whether the backend of t is one of those tried. A change of the view
 // may have made a new Target of a backend, so that the id decides.

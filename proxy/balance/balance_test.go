@@ -231,6 +231,37 @@ func TestUnknownStrategy(t *testing.T) {
 	}
 }
 
+func TestNames(t *testing.T) {
+	got := Names()
+	if len(got) != len(strategies) || !slices.IsSorted(got) || !slices.Contains(got, "least_time") {
+		t.Errorf("got %v, want the names of all strategies in order", got)
+	}
+}
+
+// With another clock, what was learned grows old by that one.
+func TestOtherClock(t *testing.T) {
+	for _, name := range []string{"least_time", "p2c"} {
+		var now time.Duration
+		s, err := NewWithClock(name, 0, func() time.Duration { return now })
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets := equal(2)
+		s.Update(targets)
+		for i, took := range []time.Duration{time.Millisecond, 10 * time.Millisecond} {
+			s.(Observer).Observe(targets[i], Attempt{Latency: took})
+		}
+		if got := picks(s, 100)["b"]; got != 0 {
+			t.Errorf("%s: got %d picks of the slower one, want 0", name, got)
+		}
+		now = time.Minute
+		s.(Observer).Observe(targets[0], Attempt{Latency: time.Millisecond})
+		if got := picks(s, 100)["b"]; got != 100 {
+			t.Errorf("%s: got %d picks of one that was slow a minute ago, want all", name, got)
+		}
+	}
+}
+
 func TestRoundRobinIsSmooth(t *testing.T) {
 	tests := []struct {
 		weights []int

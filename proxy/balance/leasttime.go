@@ -3,8 +3,10 @@ package balance
 import "sync/atomic"
 
 const (
-	// keepTime is how much of what was known of a target a new sample leaves.
-	keepTime = 0.8
+	// keepTime is how much of what was known of a target a new sample leaves, besides what
+	// it fades. Requests differ more than targets do: where less is kept, a few that happened
+	// to be short or long decide. Where more is, one that does well again waits for long.
+	keepTime = 0.9
 	// doubt is the part of what targets need in the mean that is added to what each seems
 	// to need. See leastTime.
 	doubtNumerator   = 1
