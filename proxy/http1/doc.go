@@ -5,14 +5,15 @@
 // with calls that wait: it reads the head, has a Handler choose a backend, sends the
 // request there, waits for the answer and passes it on. Only a request's body that is
 // not there with its head gets a second goroutine, since the answer may come before
-// its end. Nothing is allocated for a request.
+// its end. Nothing is allocated for a request. A connection that has been idle for a
+// while has no goroutine (rest_linux.go).
 //
 // request.go, response.go, head.go and chunks.go are the codec. They take bytes and
 // return; reading is not theirs. A head becomes offsets into the connection's
 // buffer, and is written anew for the other side (rewrite.go), as are the bodies'
 // frames (body.go, outlet.go). session.go and server.go are the client's side,
-// upstream.go and backend.go the backend's, exchange.go, upload.go and tunnel.go what
-// goes between them.
+// upstream.go and backend.go the backend's, exchange.go, upload.go, hedge.go and
+// tunnel.go what goes between them, refuse.go what is answered here.
 //
 // There are no timers and no deadlines on the way of a request. A session notes in
 // its watch until when something must happen, and the sweeper looks at all of them
