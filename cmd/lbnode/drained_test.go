@@ -164,6 +164,7 @@ func TestDrainWaits(t *testing.T) {
 	ended("ready", set(nodes[0], "ready"), 0)
 	code = request()
 	nodes[2].signal(syscall.SIGKILL)
+	eventually(t, patience, "the others have a leader", func() bool { v := nodes[0].view(); return v != nil && v.Leader != "" && v.Leader != "lb3" })
 	p = set(nodes[0], "drain", "-wait")
 	eventually(t, 10*time.Second, "the dead node is known", func() bool { v := nodes[0].view(); return v != nil && status(v, "lb3") == "failed" })
 	close(hold)
