@@ -110,6 +110,9 @@ type LocalBackend struct {
 	// Ejected is the URL of a backend that the node sends nothing for a while because
 	// it fails, empty if that is not so.
 	Ejected string `json:"ejected,omitempty"`
+	// Unreachable is the URL of a backend to which the node cannot connect, empty if it can
+	// or has not tried.
+	Unreachable string `json:"unreachable,omitempty"`
 	// Observation is the node's last probe, nil if the node does not probe it.
 	Observation *Observation `json:"observation,omitempty"`
 }

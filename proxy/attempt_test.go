@@ -262,6 +262,49 @@ func TestConnectFailuresThatSayNothingAboutTheBackend(t *testing.T) {
 	}
 }
 
+// A backend that does not take a connection within half a second is avoided from then on,
+// by whoever comes, though who came first still waits. When it takes one it gets requests
+// again.
+func TestSlowToConnectIsAvoided(t *testing.T) {
+	full, good, again := saturated(t), startServer(t, "good", nil), make(chan string, 1)
+	pool := poolOf(state.DefaultPool, full, good.backend())
+	pool.Timeouts.Connect = state.Duration(time.Hour)
+	p, url := startProxyWith(t, Config{Suspect: func(id string) { again <- id }}, viewOf(nil, pool))
+	var waiting sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	defer waiting.Wait()
+	defer cancel()
+	for range 2 { // one of them comes to it
+		waiting.Go(func() {
+			req, _ := http.NewRequestWithContext(ctx, "GET", url, nil)
+			if res, err := http.DefaultClient.Do(req); err == nil {
+				res.Body.Close()
+			}
+		})
+	}
+	select {
+	case id := <-again:
+		if want := "id-full"; id != want {
+			t.Errorf("got %s suspected, want %s", id, want)
+		}
+	case <-time.After(patience):
+		t.Fatal("got nobody suspected")
+	}
+	if got := p.Unreachable(); len(got) != 1 || got["id-full"] != full.URL() {
+		t.Errorf("got %v unreachable, want the one that takes no connection", got)
+	}
+	for range 4 {
+		mustGet(t, client(t), url, http.StatusOK)
+	}
+	if got := p.InFlight()["id-full"]; got != 1 {
+		t.Errorf("got %d requests that wait for it, want the first alone", got)
+	}
+	p.SetReachable("id-full", true)
+	if got := p.Unreachable(); len(got) != 0 {
+		t.Errorf("got %v unreachable once one can be connected to, want none", got)
+	}
+}
+
 // saturated gives a backend whose backlog is full.
 func saturated(t *testing.T) state.Backend {
 	t.Helper()

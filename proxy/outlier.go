@@ -159,14 +159,4 @@ func (p *Proxy) ejectionsChanged() {
 
 // Ejections gives the addresses, as URLs and by backend id, of the backends that this
 // node has ejected for now.
-func (p *Proxy) Ejections() map[string]string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	urls := map[string]string{}
-	for id, f := range p.findings {
-		if f.ejected() {
-			urls[id] = f.url
-		}
-	}
-	return urls
-}
+func (p *Proxy) Ejections() map[string]string { return p.urls((*finding).ejected) }

@@ -16,7 +16,7 @@ type clusterCollector struct {
 	local   func() cluster.Local
 
 	backendUp, backendInFlight, viewIndex             *prometheus.Desc
-	backendEjected, poolPanic                         *prometheus.Desc
+	backendEjected, backendUnreachable, poolPanic     *prometheus.Desc
 	members, agreement, tolerance                     *prometheus.Desc
 	isLeader, term, commitIndex, applied, lastContact *prometheus.Desc
 	storeBytes                                        *prometheus.Desc
@@ -27,29 +27,30 @@ func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollecto
 		return prometheus.NewDesc("lbnode_"+name, help, labels, nil)
 	}
 	return &clusterCollector{
-		cluster:         c,
-		local:           local,
-		backendUp:       desc("backend_up", "1 if the cluster has agreed that the backend is healthy.", "pool", "backend"),
-		backendInFlight: desc("backend_in_flight", "Requests that this node has under way at the backend.", "pool", "backend"),
-		backendEjected:  desc("backend_ejected", "1 while this node sends the backend nothing because it failed.", "pool", "backend"),
-		poolPanic:       desc("pool_panic", "1 while this node ignores health in the pool: too few backends are fit.", "pool"),
-		viewIndex:       desc("view_index", "Index of the view that this node serves."),
-		members:         desc("cluster_members", "Nodes by how this node sees them.", "status"),
-		agreement:       desc("cluster_agreement", "1 if every alive node serves a view of one digest, which is not stale."),
-		tolerance:       desc("failure_tolerance", "How many more voters may die before writes stop."),
-		isLeader:        desc("raft_is_leader", "1 if this node is the leader."),
-		term:            desc("raft_term", "Current term."),
-		commitIndex:     desc("raft_commit_index", "Last log index known to be committed."),
-		applied:         desc("raft_applied_index", "Last log index that this node has applied."),
-		lastContact:     desc("raft_last_contact_seconds", "Time since this node heard from the leader; 0 on the leader, +Inf if never."),
-		storeBytes:      desc("raft_store_bytes", "Size of the file that holds the log."),
+		cluster:            c,
+		local:              local,
+		backendUp:          desc("backend_up", "1 if the cluster has agreed that the backend is healthy.", "pool", "backend"),
+		backendInFlight:    desc("backend_in_flight", "Requests that this node has under way at the backend.", "pool", "backend"),
+		backendEjected:     desc("backend_ejected", "1 while this node sends the backend nothing because it failed.", "pool", "backend"),
+		backendUnreachable: desc("backend_unreachable", "1 while this node cannot connect to the backend and avoids it.", "pool", "backend"),
+		poolPanic:          desc("pool_panic", "1 while this node ignores health in the pool: too few backends are fit.", "pool"),
+		viewIndex:          desc("view_index", "Index of the view that this node serves."),
+		members:            desc("cluster_members", "Nodes by how this node sees them.", "status"),
+		agreement:          desc("cluster_agreement", "1 if every alive node serves a view of one digest, which is not stale."),
+		tolerance:          desc("failure_tolerance", "How many more voters may die before writes stop."),
+		isLeader:           desc("raft_is_leader", "1 if this node is the leader."),
+		term:               desc("raft_term", "Current term."),
+		commitIndex:        desc("raft_commit_index", "Last log index known to be committed."),
+		applied:            desc("raft_applied_index", "Last log index that this node has applied."),
+		lastContact:        desc("raft_last_contact_seconds", "Time since this node heard from the leader; 0 on the leader, +Inf if never."),
+		storeBytes:         desc("raft_store_bytes", "Size of the file that holds the log."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *clusterCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.backendUp, c.backendInFlight, c.backendEjected, c.poolPanic, c.viewIndex, c.members, c.agreement, c.tolerance,
+		c.backendUp, c.backendInFlight, c.backendEjected, c.backendUnreachable, c.poolPanic, c.viewIndex, c.members, c.agreement, c.tolerance,
 		c.isLeader, c.term, c.commitIndex, c.applied, c.lastContact, c.storeBytes,
 	} {
 		ch <- desc
@@ -86,6 +87,7 @@ func (c *clusterCollector) collectView(gauge gaugeFunc) {
 			gauge(c.backendUp, oneIf(b.Healthy()), pool.Name, b.Name)
 			gauge(c.backendInFlight, float64(local.Backends[b.ID].InFlight), pool.Name, b.Name)
 			gauge(c.backendEjected, oneIf(local.Backends[b.ID].Ejected != ""), pool.Name, b.Name)
+			gauge(c.backendUnreachable, oneIf(local.Backends[b.ID].Unreachable != ""), pool.Name, b.Name)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -102,11 +103,13 @@ func WithAgent(wanted any, agent string) string {
 
 // verdict is the backend's health and, if that is bad, why: what holds it, what a
 // probe finds now, who has ejected it, or what it was when the cluster agreed on it. A
-// healthy one may be ejected, too, by fewer than it takes.
+// healthy one may be ejected, or out of reach, too, for fewer nodes than it takes.
 func (b *ClusterBackend) verdict() string {
-	ejected := b.ejected()
+	ejected := b.by("ejected by ", func(at BackendAtNode) bool { return at.Ejected })
 	if b.Health != state.Unhealthy {
-		return strings.TrimSuffix(string(b.Health)+", "+ejected, ", ")
+		unreachable := b.by("unreachable from ", func(at BackendAtNode) bool { return at.Unreachable })
+		words := []string{string(b.Health), ejected, unreachable}
+		return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ", ")
 	}
 	why := b.Held
 	for _, o := range b.Observers {
@@ -117,18 +120,18 @@ func (b *ClusterBackend) verdict() string {
 	return strings.TrimSuffix(string(b.Health)+": "+cmp.Or(why, ejected, b.Reason), ": ")
 }
 
-// ejected says which nodes have ejected the backend, nothing if none has.
-func (b *ClusterBackend) ejected() string {
+// by names the nodes of which something holds, after some words; nothing if there is none.
+func (b *ClusterBackend) by(words string, holds func(BackendAtNode) bool) string {
 	var nodes []string
 	for _, at := range b.AtNodes {
-		if at.Ejected {
+		if holds(at) {
 			nodes = append(nodes, at.Node)
 		}
 	}
 	if len(nodes) == 0 {
 		return ""
 	}
-	return "ejected by " + strings.Join(nodes, ", ")
+	return words + strings.Join(nodes, ", ")
 }
 
 func staleMark(v cluster.ViewStatus) string {

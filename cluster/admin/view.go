@@ -108,6 +108,8 @@ type BackendAtNode struct {
 	InFlight int    `json:"in_flight"`
 	// Ejected is true while the node sends the backend nothing because it failed.
 	Ejected bool `json:"ejected,omitempty"`
+	// Unreachable is true while the node cannot connect to the backend and avoids it.
+	Unreachable bool `json:"unreachable,omitempty"`
 }
 
 // Observer is what one node's probes say of a backend.
@@ -226,7 +228,8 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 		}
 		local := nodes[i].Local.Backends[b.ID]
 		backend.InFlight += local.InFlight
-		if at := (BackendAtNode{nodes[i].Name, local.InFlight, local.Ejected == backend.URL}); at.InFlight > 0 || at.Ejected {
+		at := BackendAtNode{nodes[i].Name, local.InFlight, local.Ejected == backend.URL, local.Unreachable == backend.URL}
+		if at.InFlight > 0 || at.Ejected || at.Unreachable {
 			backend.AtNodes = append(backend.AtNodes, at)
 		}
 		// An observation of an address that the backend has left counts for nothing.

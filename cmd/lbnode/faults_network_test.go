@@ -101,7 +101,14 @@ func (h *host) relay(addrs []string) (outer []string) {
 // lose makes the host lose packets from another one: those that match.
 func (h *host) lose(from *host, match ...string) {
 	h.t.Helper()
-	ip(h.t, slices.Concat([]string{"netns", "exec", h.namespace, "iptables", "-w", "-A", "INPUT", "-s", from.addr}, match, []string{"-j", "DROP"})...)
+	h.filter(from, match, "DROP")
+}
+
+// filter makes the host do something with packets from another one, such as lose or refuse
+// them: those that match.
+func (h *host) filter(from *host, match []string, action ...string) {
+	h.t.Helper()
+	ip(h.t, slices.Concat([]string{"netns", "exec", h.namespace, "iptables", "-w", "-A", "INPUT", "-s", from.addr}, match, []string{"-j"}, action)...)
 }
 
 // mend makes the host lose nothing any more and says how many packets it has lost.
@@ -112,7 +119,7 @@ func (h *host) mend() (lost int) {
 		h.t.Fatalf("cannot read the rules of %s: %v", h.addr, err)
 	}
 	for line := range strings.Lines(string(out)) {
-		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == "DROP" {
+		if fields := strings.Fields(line); len(fields) > 2 && (fields[2] == "DROP" || fields[2] == "REJECT") {
 			packets, err := strconv.Atoi(fields[0])
 			if err != nil {
 				h.t.Fatalf("cannot read the rule %q: %v", line, err)

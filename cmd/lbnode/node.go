@@ -200,9 +200,9 @@ func (n *node) local() cluster.Local {
 		Backends:          map[string]cluster.LocalBackend{},
 		Panics:            n.proxy.Panics(),
 	}
-	ejected := n.proxy.Ejections()
+	ejected, unreachable := n.proxy.Ejections(), n.proxy.Unreachable()
 	for id, count := range n.proxy.InFlight() {
-		l.Backends[id] = cluster.LocalBackend{InFlight: count, Ejected: ejected[id]}
+		l.Backends[id] = cluster.LocalBackend{InFlight: count, Ejected: ejected[id], Unreachable: unreachable[id]}
 	}
 	for _, o := range n.checker.Observations() {
 		b, seen := l.Backends[o.BackendID], cluster.Observation(o)

@@ -16,6 +16,14 @@ import (
 // Nothing was sent.
 var errStale = errors.New("the connection had ended")
 
+// ErrSlow is a backend that has not taken a connection yet. It may still do so.
+var ErrSlow = errors.New("no connection after " + slowConnect.String())
+
+// slowConnect is from when on it takes long to connect. Two ends of the world need less.
+// The kernel asks again after a second: who waits for that sends requests where
+// they are not heard for as long.
+const slowConnect = 500 * time.Millisecond
+
 // ErrFull is a backend with as many connections and waiting requests as it may have.
 // Nothing was sent.
 var ErrFull = errors.New("the backend has as many connections as it may have")
@@ -41,7 +49,8 @@ type BackendConfig struct {
 	// the client when a connection begins; 0: it is not told. Such a connection serves
 	// that client alone.
 	Proxy byte
-	// Found, unless nil, is told what each attempt to connect came to.
+	// Found, unless nil, is told what each attempt to connect came to, and meanwhile, as
+	// ErrSlow, that it takes long. It is called concurrently.
 	Found func(err error)
 }
 
@@ -125,7 +134,7 @@ func (b *Backend) dial(ctx context.Context, preface []byte) (*upstream, error) {
 }
 
 func (b *Backend) connect(ctx context.Context, preface []byte) (net.Conn, error) {
-	conn, err := b.dialer.DialContext(ctx, "tcp", b.config.Addr)
+	conn, err := b.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +153,16 @@ func (b *Backend) connect(ctx context.Context, preface []byte) (net.Conn, error)
 		return nil, err
 	}
 	return secure, nil
+}
+
+// reach connects. A backend whose packets are lost is found to be slow long before it is
+// found to be gone.
+func (b *Backend) reach(ctx context.Context) (net.Conn, error) {
+	if b.config.Found != nil {
+		slow := time.AfterFunc(slowConnect, func() { b.config.Found(ErrSlow) })
+		defer slow.Stop()
+	}
+	return b.dialer.DialContext(ctx, "tcp", b.config.Addr)
 }
 
 // put takes a connection back that has carried a whole exchange and nothing more.
