@@ -262,6 +262,7 @@ func TestSimultaneousFirstStarts(t *testing.T) {
 
 // A node that is told to stop ends in order, with success, and is shown as left.
 func TestStopIsClean(t *testing.T) {
+	t.Parallel()
 	nodes := newLBs(t, 3)
 	startAll(nodes)
 	(&fleet{}).waitHealthy(t, "three nodes form one cluster", nodes, 3)
@@ -276,6 +277,7 @@ func TestStopIsClean(t *testing.T) {
 }
 
 func TestLeaveShrinksTheCluster(t *testing.T) {
+	t.Parallel()
 	nodes := newLBs(t, 3)
 	startAll(nodes)
 	(&fleet{}).waitHealthy(t, "three nodes form one cluster", nodes, 3)

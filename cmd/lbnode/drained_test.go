@@ -90,6 +90,7 @@ func TestWaitIsForDrainAndMaint(t *testing.T) {
 
 // Three nodes, of which one has a request under way at the backend that is drained.
 func TestDrainWaits(t *testing.T) {
+	t.Parallel()
 	var hold chan bool
 	arrived := make(chan bool)
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

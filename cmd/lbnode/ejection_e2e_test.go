@@ -17,6 +17,7 @@ import (
 // the nodes that have traffic for it. One node's word is not enough for the cluster;
 // that of two is. When it is well it comes back.
 func TestEjectionBecomesAVerdict(t *testing.T) {
+	t.Parallel()
 	var broken atomic.Bool
 	broken.Store(true)
 	var pool admin.PoolSpec

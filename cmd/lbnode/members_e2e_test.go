@@ -12,6 +12,7 @@ import (
 // The leader leaves when it is told to stop, and the others are a cluster without
 // it. One that cannot leave, because there is no quorum, stops all the same.
 func TestLeaveOnStop(t *testing.T) {
+	t.Parallel()
 	nodes := newLBs(t, 3, "-leave-on-stop")
 	startAll(nodes)
 	(&fleet{}).waitHealthy(t, "three nodes form one cluster", nodes, 3)
@@ -35,6 +36,7 @@ func TestLeaveOnStop(t *testing.T) {
 
 // A second node of one name ends with an error that says whose the name is.
 func TestTakenNameEndsTheProcess(t *testing.T) {
+	t.Parallel()
 	holder := newLBs(t, 1)[0]
 	holder.start()
 	var known admin.Node

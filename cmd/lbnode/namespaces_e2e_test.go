@@ -122,6 +122,7 @@ func (h *host) get() (string, error) {
 // Three hosts with real addresses, default ports, a secret and one command; one
 // of them loses its network and gets it back.
 func TestNamespacesPartition(t *testing.T) {
+	t.Parallel()
 	hosts := network(t, 3)
 	secret := filepath.Join(t.TempDir(), "secret")
 	text, err := hosts[0].command("keygen").Output()

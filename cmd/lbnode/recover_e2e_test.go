@@ -14,6 +14,7 @@ import (
 // Two of three nodes are lost for good. The third is recovered, and the two come back
 // with empty directories; one that comes back with its old one is refused.
 func TestRecover(t *testing.T) {
+	t.Parallel()
 	nodes := newLBs(t, 3)
 	startAll(nodes)
 	(&fleet{}).waitHealthy(t, "three nodes form one cluster", nodes, 3)

@@ -53,6 +53,7 @@ func (n *lb) hangUp(t *testing.T) {
 // A secret is replaced through the files and SIGHUP while requests and writes flow:
 // none fails. Logs at debug level and /cluster show nothing of either secret.
 func TestSecretIsReplacedUnderLoad(t *testing.T) {
+	t.Parallel()
 	before, after := cluster.GenerateSecret(), cluster.GenerateSecret()
 	nodes := newLBs(t, 3, "-log-level", "debug")
 	files := secretFiles(t, nodes, before)

@@ -177,6 +177,7 @@ func (w *writer) stop(t *testing.T, nodes []*lb) {
 // Nodes of two versions serve as one cluster, whichever of them leads, and a
 // cluster is upgraded, and a node of it taken back, without a word to its clients.
 func TestRollingUpgrade(t *testing.T) {
+	t.Parallel()
 	refs := []string{*previous}
 	if *long {
 		refs = append(refs, versionOne)
@@ -279,6 +280,7 @@ func TestNewerWritesWaitForTheUpgrade(t *testing.T) {
 // A node that is older than what the cluster has agreed on says so and ends: it
 // must neither go on with a view of its own nor leave an operator with a stack.
 func TestEndsAtACommandFromTheFuture(t *testing.T) {
+	t.Parallel()
 	n := newLBs(t, 1)[0]
 	n.start()
 	(&fleet{}).waitHealthy(t, "a cluster of one", []*lb{n}, 1)

@@ -214,6 +214,7 @@ func TestBrokenLinkIsOneNodesOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 		verdicts(t, nodes, name, "healthy", time.Now())
+		eventually(t, patience, "all nodes can connect to "+name, func() bool { return len(unreachable(nodes[0].view(), name)) == 0 })
 	}
 	for _, fault := range amount([]string{"DROP"}, []string{"DROP", "REJECT", "REJECT --reject-with tcp-reset"}) {
 		t.Run(fault, func(t *testing.T) {
@@ -236,12 +237,7 @@ func breakLink(t *testing.T, nodes []*lb, world, from *host, how []string) (took
 	t.Helper()
 	const longEnough = 8 * time.Second // for three probes, 2 s apart and 1 s each
 	broken, others := nodes[0], nodes[1:]
-	avoids := func() bool {
-		v := broken.view()
-		return v != nil && slices.ContainsFunc(backendIn(v, state.DefaultPool, "web-1").AtNodes, func(at admin.BackendAtNode) bool {
-			return at.Node == broken.name && at.Unreachable
-		})
-	}
+	avoids := func() bool { return slices.Equal(unreachable(broken.view(), "web-1"), []string{broken.name}) }
 	world.filter(from, []string{"-p", "tcp", "--dport", "9001"}, how...)
 	began := time.Now()
 	took[0] = eventually(t, patience, "the node avoids it", avoids)
@@ -263,6 +259,18 @@ func breakLink(t *testing.T, nodes []*lb, world, from *host, how []string) (took
 	world.mend()
 	took[1] = eventually(t, patience, "the node uses it again", func() bool { return !avoids() })
 	return took
+}
+
+// unreachable are the nodes that cannot connect to a backend, by what one of them shows.
+func unreachable(v *admin.ClusterView, backend string) (from []string) {
+	if v != nil {
+		for _, at := range backendIn(v, state.DefaultPool, backend).AtNodes {
+			if at.Unreachable {
+				from = append(from, at.Node)
+			}
+		}
+	}
+	return from
 }
 
 // sharesOf counts which backends answer some requests to a node.
