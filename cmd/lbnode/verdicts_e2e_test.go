@@ -214,7 +214,10 @@ func TestBrokenLinkIsOneNodesOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 		verdicts(t, nodes, name, "healthy", time.Now())
-		eventually(t, patience, "all nodes can connect to "+name, func() bool { return len(unreachable(nodes[0].view(), name)) == 0 })
+		eventually(t, patience, "all nodes can connect to "+name, func() bool {
+			v := nodes[0].view()
+			return v != nil && len(unreachable(v, name)) == 0
+		})
 	}
 	for _, fault := range amount([]string{"DROP"}, []string{"DROP", "REJECT", "REJECT --reject-with tcp-reset"}) {
 		t.Run(fault, func(t *testing.T) {
