@@ -20,12 +20,12 @@ const (
 // under way for its weight and one more. The time rises with each slow answer at once and
 // comes back over a second or so, so that a target that stalls is left alone soon.
 //
-// It differs from what others call that in three things, without any of which it has a longer
-// tail where targets are slow at times, in simulations longer than if latency were not looked
-// at. It forgets in a second, not in ten, as the loss of a target that does well again costs
-// more than one try. What is known of a target falls to the mean of all, not to nothing: where
-// a node asks each target a few times a second, those that it found slow would soon seem the
-// best. And the mean makes up most of it: a peak is often one long request, and what the node
+// It differs from what others call that in three things. In simulations of targets that are slow
+// at times the tail is longer without any of them; without all three, longer than if latency were
+// not looked at. It forgets in a second, not in ten, as the loss of a target that does well again
+// costs more than one try. What is known of a target falls to the mean of all, not to nothing:
+// where a node asks each target a few times a second, those that it found slow would soon seem
+// the best. And the mean makes up most of it: a peak is often one long request, and what the node
 // itself has under way at a target says more.
 type p2c struct {
 	draws   atomic.Pointer[draws]
