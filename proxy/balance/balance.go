@@ -53,7 +53,7 @@ type Local struct {
 	Asked, Failed atomic.Int64
 
 	service estimate // the time that one request takes, as leastTime has it
-	peak    estimate // the time until an answer, as p2c has it
+	peak    peak     // the time until an answer, as p2c has it
 
 	_ [8]byte // so that it fills a cache line, and no two backends share one
 }

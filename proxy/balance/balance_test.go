@@ -255,7 +255,7 @@ func TestOtherClock(t *testing.T) {
 			t.Errorf("%s: got %d picks of the slower one, want 0", name, got)
 		}
 		now = time.Minute
-		s.(Observer).Observe(targets[0], Attempt{Latency: time.Millisecond})
+		s.(Observer).Observe(targets[0], Attempt{Latency: 5 * time.Millisecond})
 		if got := picks(s, 100)["b"]; got != 100 {
 			t.Errorf("%s: got %d picks of one that was slow a minute ago, want all", name, got)
 		}

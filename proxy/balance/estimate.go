@@ -42,21 +42,18 @@ func (e *estimate) at(now uint32, prior uint64) uint64 {
 	if word == 0 {
 		return prior
 	}
-	return max(fade(word&math.MaxUint32, now-uint32(word>>32)), floor)
+	return max(fade(word&math.MaxUint32, now-uint32(word>>32), halfLifeBits), floor)
 }
 
 // learn takes a sample in. That is all that counts of what was known before: the part
-// keep of it, which gets less as time goes by. If rises, a sample above what is known
-// takes its place.
-func (e *estimate) learn(sample uint64, now uint32, keep float64, rises bool) {
+// keep of it, which gets less as time goes by.
+func (e *estimate) learn(sample uint64, now uint32, keep float64) {
 	for {
 		old, value := e.word.Load(), float64(sample)
 		if old != 0 {
 			const whole = 1 << 32
-			left := keep * float64(fade(whole, now-uint32(old>>32))) / whole
-			if was := float64(uint32(old)) * left; !rises || value < was {
-				value = was + value*(1-left)
-			}
+			left := keep * float64(fade(whole, now-uint32(old>>32), halfLifeBits)) / whole
+			value = float64(uint32(old))*left + value*(1-left)
 		}
 		if e.word.CompareAndSwap(old, uint64(now)<<32|uint64(max(value, 1))) {
 			return
@@ -64,14 +61,14 @@ func (e *estimate) learn(sample uint64, now uint32, keep float64, rises bool) {
 	}
 }
 
-// fade is what is left of a value at that age. Between two halvings it falls along a line.
-func fade(value uint64, age uint32) uint64 {
+// fade is what is left of a value at that age, both in ticks, if half is left after 1<<bits.
+// Between two halvings it falls along a line.
+func fade(value uint64, age, bits uint32) uint64 {
 	if int32(age) <= 0 { // made by who looked at the clock later
 		return value
 	}
-	const halfLife = 1 << halfLifeBits
-	value >>= age / halfLife
-	return value - (value>>1)*uint64(age%halfLife)/halfLife
+	value >>= age >> bits
+	return value - (value>>1)*uint64(age&(1<<bits-1))>>bits
 }
 
 // typical is the mean of what the targets of a pool need, for those of which nothing

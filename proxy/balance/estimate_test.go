@@ -15,7 +15,7 @@ func TestFade(t *testing.T) {
 		{0, 1000, 1000}, {half / 2, 1000, 750}, {half, 1000, 500}, {2 * half, 1000, 250}, {3 * half / 2, 1000, 375},
 		{100 * half, math.MaxUint32, 0}, {math.MaxInt32, 1000, 0}, {math.MaxUint32, 1000, 1000}, // a moment before
 	} {
-		if got := fade(test.value, test.age); got != test.got {
+		if got := fade(test.value, test.age, halfLifeBits); got != test.got {
 			t.Errorf("%d at the age of %d: got %d, want %d", test.value, test.age, got, test.got)
 		}
 	}
@@ -27,26 +27,23 @@ func TestEstimateLearns(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		keep    float64
-		rises   bool
 		samples []sample
 		now     uint32
 		want    uint64
 	}{
-		{"nothing", 1, false, nil, 5, 777},
-		{"the first counts whole", 0.8, false, []sample{{1000, 5}}, 5, 1000},
-		{"others a fifth", 0.8, false, []sample{{1000, 5}, {2000, 5}}, 5, 1200},
-		{"more when the rest is old", 0.8, false, []sample{{1000, 5}, {2000, 5 + half}}, 5 + half, 1600},
-		{"alone when it is very old", 0.8, false, []sample{{1000, 5}, {2000, 5 + 99*half}}, 5 + 99*half, 2000},
-		{"faded", 0.8, false, []sample{{1000, 5}}, 5 + half, 500},
-		{"never below the floor", 0.8, false, []sample{{1000, 5}}, 5 + 50*half, floor},
-		{"of no time", 0.8, false, []sample{{0, 5}}, 5, floor},
-		{"rises at once", 1, true, []sample{{1000, 5}, {3000, 5}}, 5, 3000},
-		{"falls slowly", 1, true, []sample{{3000, 5}, {1000, 5 + half}}, 5 + half, 2000},
-		{"over the wrap of the clock", 1, true, []sample{{3000, math.MaxUint32 - 5}, {1000, half - 6}}, half - 6, 2000},
+		{"nothing", 1, nil, 5, 777},
+		{"the first counts whole", 0.8, []sample{{1000, 5}}, 5, 1000},
+		{"others a fifth", 0.8, []sample{{1000, 5}, {2000, 5}}, 5, 1200},
+		{"more when the rest is old", 0.8, []sample{{1000, 5}, {2000, 5 + half}}, 5 + half, 1600},
+		{"alone when it is very old", 0.8, []sample{{1000, 5}, {2000, 5 + 99*half}}, 5 + 99*half, 2000},
+		{"faded", 0.8, []sample{{1000, 5}}, 5 + half, 500},
+		{"never below the floor", 0.8, []sample{{1000, 5}}, 5 + 50*half, floor},
+		{"of no time", 0.8, []sample{{0, 5}}, 5, floor},
+		{"over the wrap of the clock", 1, []sample{{3000, math.MaxUint32 - 5}, {1000, half - 6}}, half - 6, 2000},
 	} {
 		var e estimate
 		for _, s := range test.samples {
-			e.learn(uint64(s.value), s.at, test.keep, test.rises)
+			e.learn(uint64(s.value), s.at, test.keep)
 		}
 		if got := e.at(test.now, 777); got != test.want {
 			t.Errorf("%s: got %d, want %d", test.name, got, test.want)

@@ -19,8 +19,8 @@ func disorder(r *rand.Rand, n int) []*Target {
 	for _, t := range targets {
 		t.InFlight.Store(r.Int64N(6))
 		if r.IntN(5) > 0 {
-			t.service.learn(uint64(1+r.IntN(3000)), 1000-uint32(r.IntN(9000)), 1, false)
-			t.peak.learn(uint64(1+r.IntN(3000)), 1000-uint32(r.IntN(9000)), 1, false)
+			t.service.learn(uint64(1+r.IntN(3000)), 1000-uint32(r.IntN(9000)), 1)
+			t.peak.learn(uint64(1+r.IntN(30_000)), 1000-uint32(r.IntN(3000)))
 		}
 	}
 	return targets
@@ -36,7 +36,7 @@ func TestLeastIsLeast(t *testing.T) {
 	}{
 		"least_connections": {newLeastConnections(), func(t *Target) uint64 { return t.load() }, 40},
 		"least_time":        {newLeastTime(still), func(t *Target) uint64 { return (t.load() + 1) * (t.service.at(1000, prior) + prior/2) }, 40},
-		"p2c":               {newP2C(still), func(t *Target) uint64 { return (t.load() + uint64(t.Weight)) * t.peak.at(1000, prior) }, 2},
+		"p2c":               {newP2C(still), func(t *Target) uint64 { return (t.load() + uint64(t.Weight)) * t.peak.need(1000, prior) }, 2},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -104,24 +104,27 @@ func TestPenalty(t *testing.T) {
 
 // Who seems slow is asked again some day, though not soon.
 func TestSlowTargetIsTriedAgain(t *testing.T) {
-	for name, build := range map[string]func(func() uint32) Strategy{
-		"least_time": func(now func() uint32) Strategy { return newLeastTime(now) },
-		"p2c":        func(now func() uint32) Strategy { return newP2C(now) },
+	for name, test := range map[string]struct {
+		build         func(func() uint32) Strategy
+		least, atMost time.Duration
+	}{
+		"least_time": {func(now func() uint32) Strategy { return newLeastTime(now) }, 10 * time.Second, 16 * time.Second},
+		"p2c":        {func(now func() uint32) Strategy { return newP2C(now) }, 2 * time.Second, 5 * time.Second},
 	} {
 		now := uint32(1)
 		targets := equal(2)
-		s := build(func() uint32 { return now })
+		s := test.build(func() uint32 { return now })
 		s.Update(targets)
 		s.(Observer).Observe(targets[0], Attempt{Latency: 10 * time.Millisecond})
 		s.(Observer).Observe(targets[1], Attempt{Latency: 100 * time.Millisecond})
-		for s.Pick(0, nil) == targets[0] {
-			s.(Observer).Observe(targets[0], Attempt{Latency: 10 * time.Millisecond})
+		for took := 10 * time.Millisecond; s.Pick(0, nil) == targets[0]; took = 21*time.Millisecond - took { // by turns 10 and 11
+			s.(Observer).Observe(targets[0], Attempt{Latency: took})
 			if now++; now > 60_000 {
 				t.Fatalf("%s: a target that took ten times as long once was not tried again for a minute", name)
 			}
 		}
-		if after := time.Duration(now) << tickBits; after < 10*time.Second || after > 16*time.Second {
-			t.Errorf("%s: tried again after %s, want some 14 s", name, after)
+		if after := time.Duration(now) << tickBits; after < test.least || after > test.atMost {
+			t.Errorf("%s: tried again after %s, want %s to %s", name, after, test.least, test.atMost)
 		}
 	}
 }

@@ -64,5 +64,5 @@ func (l *leastTime) Observe(t *Target, a Attempt) {
 		took = took * weight / max(uint64(max(a.Queue, 0))+1, weight)
 		l.typical.add(took)
 	}
-	t.service.learn(took, l.now(), keepTime, false)
+	t.service.learn(took, l.now(), keepTime)
 }
