@@ -108,12 +108,7 @@ func (s *shard) pop() *upstream {
 // dial opens a connection, the TLS handshake included, since a backend that fails
 // it is as little use as one that refuses. It is counted as open already.
 func (b *Backend) dial(ctx context.Context, preface []byte) (*upstream, error) {
-	if b.config.Connect > 0 {
-		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
-		defer cancel()
-		ctx = limited
-	}
-	conn, err := b.connect(ctx, preface)
+	conn, err := b.connectInTime(ctx, preface)
 	if b.config.Found != nil && !errors.Is(err, context.Canceled) {
 		b.config.Found(err)
 	}
@@ -122,6 +117,24 @@ func (b *Backend) dial(ctx context.Context, preface []byte) (*upstream, error) {
 		return nil, &ConnectError{err}
 	}
 	return newUpstream(conn, b), nil
+}
+
+// connectInTime bounds connecting. A failure that took much longer is of a process that was
+// stopped meanwhile, where even a connection that is there looks late; so it tries again,
+// once.
+func (b *Backend) connectInTime(ctx context.Context, preface []byte) (net.Conn, error) {
+	if b.config.Connect <= 0 {
+		return b.connect(ctx, preface)
+	}
+	for again := true; ; again = false {
+		began := time.Now()
+		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
+		conn, err := b.connect(limited, preface)
+		cancel()
+		if err == nil || !again || ctx.Err() != nil || time.Since(began) <= b.config.Connect+maxStep {
+			return conn, err
+		}
+	}
 }
 
 func (b *Backend) connect(ctx context.Context, preface []byte) (net.Conn, error) {
