@@ -78,6 +78,12 @@ func (t *target) overdue() bool {
 	return since(last) > 2*t.interval()+time.Duration(t.pool.HealthCheck.Timeout)+time.Second
 }
 
+func (c *Checker) isOverdue(t *target) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return t.overdue()
+}
+
 // speaks says whether the last observation tells how the backend is now.
 func (t *target) speaks() bool {
 	return t.observed && !t.last.At.IsZero() && !t.unsure && !t.overdue()

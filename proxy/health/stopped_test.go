@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,7 +85,7 @@ func TestStarvedNodeIsNotBlind(t *testing.T) {
 		if len(l.Observations()) > 0 {
 			t.Errorf("got %+v, want nothing said before three have counted", l.Observations())
 		}
-		pass(2*second + 1) // the first began within the interval
+		pass(3*2*second + 1) // each first of three began within an interval
 		wantHeard(t, l, "unhealthy")
 		l.always(passes)
 		l.mu.Lock()
@@ -125,9 +126,9 @@ func TestOpinionFromBeforeAStopIsNotTold(t *testing.T) {
 	const s = second
 	for _, test := range []struct {
 		name   string
-		after  []result // of the probes after the stop
-		want   []string // after each: what is told, empty for nothing
-		steady time.Duration
+		after  []result      // of the probes after the stop
+		want   []string      // after each: what is told, empty for nothing
+		steady time.Duration // at most: the second probe is at a random moment
 	}{
 		{"it is as it was", []result{passes, passes}, []string{"healthy", "healthy"}, 2 * s},
 		{"it fell ill", []result{fails, fails, fails, fails}, []string{"", "", "unhealthy", "unhealthy"}, 2 * s},
@@ -155,12 +156,45 @@ func TestOpinionFromBeforeAStopIsNotTold(t *testing.T) {
 						t.Errorf("after probe %d: got %q told, want %q", i+1, got, want)
 					}
 				}
-				if o, _ := l.Observation("1"); o.Steady != test.steady {
-					t.Errorf("got an opinion that is steady for %s, want %s", o.Steady, test.steady)
+				if o, _ := l.Observation("1"); o.Steady > test.steady {
+					t.Errorf("got an opinion that is steady for %s, want no more than %s", o.Steady, test.steady)
 				}
 			})
 		})
 	}
+}
+
+// All backends are due at once when a process goes on; that must not stay so.
+func TestProbesAreSpreadAgainAfterAStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, quarters = 400, 4
+		l := newLab()
+		defer l.Stop()
+		goOn := make(chan struct{})
+		l.Checker.probe = func(ctx context.Context, pool *state.Pool, b *state.Backend) result {
+			<-goOn
+			return l.fakeProbe(ctx, pool, b)
+		}
+		l.Update(newFacts(t).add(n, state.Healthy), all)
+		pass(10 * second)
+		resumed := time.Since(l.began)
+		close(goOn)
+		pass(4*second - 1)
+		l.Stop()
+		var got [quarters]int
+		for id, starts := range l.starts {
+			after := starts[slices.IndexFunc(starts, func(at time.Duration) bool { return at > resumed })] - resumed
+			if after >= 2*second {
+				t.Fatalf("backend %s: got probes at %v, want one within 2s of %s", id, starts, resumed)
+			}
+			got[after*quarters/(2*second)]++
+		}
+		for i, count := range got {
+			if count < 60 || count > 140 { // 100 expected, standard deviation 9
+				t.Errorf("quarter %d of the interval has %d of %d probes, want about %d", i, count, n, n/quarters)
+			}
+		}
+	})
 }
 
 // A timeout that comes late is waited for anew, but not for ever.

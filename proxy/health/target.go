@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"lbnode/state"
@@ -123,6 +124,7 @@ func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
 		if !c.stillNeeded(t) {
 			return
 		}
+		overdue := c.isOverdue(t)
 		started = time.Now()
 		result := c.probe(ctx, t.pool, t.backend)
 		if again < mostAgain && t.overran(started) {
@@ -132,7 +134,11 @@ func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
 		}
 		again = 0
 		c.settle(t, result, started)
-		timer.Reset(c.intervalOf(t) - time.Since(started))
+		next := c.intervalOf(t) - time.Since(started)
+		if overdue { // as all are after a stop, who should not go on in step
+			next = rand.N(c.intervalOf(t))
+		}
+		timer.Reset(next)
 	}
 }
 
