@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"context"
 	"errors"
 	"os"
 	"sync/atomic"
@@ -58,6 +59,40 @@ func TestServerKnowsThatItStoodStill(t *testing.T) {
 			<-time.After(10 * s)
 			if got := server.stoodStill(server.began.Add(test.since)); got != test.want {
 				t.Errorf("%s: got %t, want %t", test.name, got, test.want)
+			}
+		})
+	}
+}
+
+// What is waited for is bounded, and waited for once more if the process was stopped.
+func TestWaitingIsInTime(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		connect time.Duration
+		takes   []time.Duration // until it ends, of each try
+		fails   int             // so many tries
+		want    time.Duration
+		err     bool
+	}{
+		{"in time", time.Second, []time.Duration{time.Second}, 0, time.Second, false},
+		{"it fails", time.Second, []time.Duration{time.Second}, 1, time.Second, true},
+		{"it fails late", time.Second, []time.Duration{time.Second + maxStep}, 1, time.Second + maxStep, true},
+		{"the process was stopped", time.Second, []time.Duration{10 * time.Second, time.Second}, 1, 11 * time.Second, false},
+		{"it was stopped and succeeds", time.Second, []time.Duration{10 * time.Second}, 0, 10 * time.Second, false},
+		{"it was stopped and fails again", time.Second, []time.Duration{10 * time.Second, 10 * time.Second}, 2, 20 * time.Second, true},
+		{"no bound", 0, []time.Duration{time.Hour}, 1, time.Hour, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b, began, tries := NewBackend(BackendConfig{Connect: test.connect}), time.Now(), 0
+			err := b.inTime(t.Context(), func(ctx context.Context) error {
+				<-time.After(test.takes[tries])
+				if tries++; tries <= test.fails {
+					return ErrFull
+				}
+				return nil
+			})
+			if got := time.Since(began); (err != nil) != test.err || got != test.want || tries != len(test.takes) {
+				t.Errorf("%s: got %v after %s and %d tries, want a failure %t after %s", test.name, err, got, tries, test.err, test.want)
 			}
 		})
 	}
