@@ -110,7 +110,8 @@ type LocalBackend struct {
 	// Ejected is the URL of a backend that the node sends nothing for a while because
 	// it fails, empty if that is not so.
 	Ejected string `json:"ejected,omitempty"`
-	// Observation is the node's last probe, nil if the node does not probe it.
+	// Observation is the node's last probe, nil if the node does not probe it, or has not of
+	// late.
 	Observation *Observation `json:"observation,omitempty"`
 }
 
