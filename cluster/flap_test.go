@@ -167,7 +167,7 @@ func TestVerdictsSayWhyAndHowOften(t *testing.T) {
 		eventually(t, waitLong, "a leader has two reports", func() bool {
 			for _, n := range nodes {
 				reports := 0
-				for _, report := range n.observers.fresh(time.Now()) {
+				for _, report := range n.observers.fresh(n.aliveIDs(), time.Now()) {
 					if o := report.byBackend[b.ID]; o.Healthy && o.Steady == time.Second {
 						reports++
 					}

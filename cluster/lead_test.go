@@ -48,11 +48,14 @@ func TestNoOfficeBeforeTheFoundingIsOnDisk(t *testing.T) {
 func TestReportsOfAnEarlierTenureAreForgotten(t *testing.T) {
 	t.Parallel()
 	n := startCluster(t, 1, nil)[0]
-	n.observers.put(observeCall{From: "other", Observations: []Observation{{BackendID: "b"}}}, "lb9", time.Now())
+	n.mu.Lock() // so that it makes no other report
+	defer n.mu.Unlock()
+	self := n.id.nodeID()
+	n.observers.put(observeCall{From: self, Observations: []Observation{{BackendID: "b"}}}, "lb1", time.Now())
 	n.leading <- false
 	n.leading <- true
 	eventually(t, 5*time.Second, "the report is forgotten", func() bool {
-		_, kept := n.observers.fresh(time.Now())["other"]
+		_, kept := n.observers.fresh([]string{self}, time.Now())[self]
 		return !kept
 	})
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -14,11 +15,16 @@ const (
 	reportRest  = 500 * time.Millisecond
 )
 
+// readWithin is how long a leader that was stopped needs to read what came meanwhile.
+const readWithin = time.Second
+
 // reports are the observations that nodes have sent to the leader, in its
 // memory.
 type reports struct {
 	mu     sync.Mutex
 	byNode map[string]nodeReport
+	looked time.Time // when fresh was last called
+	since  time.Time // what came before counts for nothing
 }
 
 // nodeReport is all that one node observes.
@@ -37,6 +43,7 @@ func (r *reports) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.byNode)
+	r.looked, r.since = time.Time{}, time.Time{}
 }
 
 // put replaces what the node of that name has reported.
@@ -50,13 +57,19 @@ func (r *reports) put(call observeCall, name string, now time.Time) {
 	r.byNode[call.From] = report
 }
 
-// fresh returns a copy of what was received of late, and drops the rest.
-func (r *reports) fresh(now time.Time) map[string]nodeReport {
+// fresh returns a copy of what was received of late from the living, and drops the rest: who
+// was gone must report anew, because it may have been stopped, and so must all if it was
+// this node. Then what lay unread is taken for received now, and is dropped, too.
+func (r *reports) fresh(alive []string, now time.Time) map[string]nodeReport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.looked.IsZero() && now.Sub(r.looked) > resendEvery {
+		r.since = now.Add(readWithin)
+	}
+	r.looked = now
 	fresh := map[string]nodeReport{}
 	for node, report := range r.byNode {
-		if now.Sub(report.received) > reportFresh {
+		if now.Sub(report.received) > reportFresh || report.received.Before(r.since) || !slices.Contains(alive, node) {
 			delete(r.byNode, node)
 			continue
 		}

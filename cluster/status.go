@@ -113,7 +113,8 @@ type LocalBackend struct {
 	// Unreachable is the URL of a backend to which the node cannot connect, empty if it can
 	// or has not tried.
 	Unreachable string `json:"unreachable,omitempty"`
-	// Observation is the node's last probe, nil if the node does not probe it.
+	// Observation is the node's last probe, nil if the node does not probe it, or has not of
+	// late.
 	Observation *Observation `json:"observation,omitempty"`
 }
 

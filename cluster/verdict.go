@@ -18,8 +18,8 @@ const maxVerdicts = 1000
 // judgeLoop commits verdicts, those of one moment together.
 func (c *Cluster) judgeLoop(ctx context.Context) {
 	for {
-		changed, now := c.changes.wait(), time.Now()
-		verdicts := judge(c.fsm.view(), c.aliveIDs(), c.observers.fresh(now), now)
+		changed, alive, now := c.changes.wait(), c.aliveIDs(), time.Now()
+		verdicts := judge(c.fsm.view(), alive, c.observers.fresh(alive, now), now)
 		for some := range slices.Chunk(verdicts, maxVerdicts) {
 			err := c.commitVerdicts(ctx, some)
 			if err != nil && ctx.Err() == nil {

@@ -3,8 +3,10 @@ package cluster
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -162,11 +164,35 @@ func TestJudgeNeedsMoreThanHalf(t *testing.T) {
 }
 
 func TestOldReportsCountForNothing(t *testing.T) {
-	r, now := newReports(), time.Now()
-	r.put(observeCall{From: "old", Observations: []Observation{{BackendID: "b"}}}, "lb1", now.Add(-reportFresh-time.Second))
-	r.put(observeCall{From: "new", Observations: []Observation{{BackendID: "b"}}}, "lb2", now)
-	fresh := r.fresh(now)
-	if _, ok := fresh["old"]; ok || len(fresh) != 1 {
-		t.Errorf("got %v, want the new report alone", fresh)
+	const s = time.Second
+	type look struct {
+		at    time.Duration
+		alive string
+		want  string // who has reported
+	}
+	for _, test := range []struct {
+		name    string
+		reports map[string]time.Duration
+		looks   []look
+	}{
+		{"old ones", map[string]time.Duration{"a": 0, "b": 10 * s}, []look{{15 * s, "a b c", "a b"}, {16 * s, "a b c", "b"}}},
+		{"of one who was gone meanwhile", map[string]time.Duration{"a": 0, "b": 0}, []look{{s, "a b", "a b"}, {2 * s, "a", "a"}, {3 * s, "a b", "a"}}},
+		{"after this node was stopped", map[string]time.Duration{"a": 0, "b": 11*s + s/2, "c": 13 * s}, []look{{s, "a b c", "a"}, {11 * s, "a b c", ""}, {13 * s, "a b c", "c"}}},
+		{"after it was only slow", map[string]time.Duration{"a": 0, "b": s}, []look{{s, "a b c", "a b"}, {6 * s, "a b c", "a b"}}},
+	} {
+		r, began := newReports(), time.Now()
+		given := map[string]bool{}
+		for _, look := range test.looks {
+			for node, at := range test.reports {
+				if at <= look.at && !given[node] {
+					given[node] = true
+					r.put(observeCall{From: node, Observations: []Observation{{BackendID: "b"}}}, node, began.Add(at))
+				}
+			}
+			fresh := r.fresh(strings.Fields(look.alive), began.Add(look.at))
+			if got := strings.Join(slices.Sorted(maps.Keys(fresh)), " "); got != look.want {
+				t.Errorf("%s: got the reports of %q after %s, want %q", test.name, got, look.at, look.want)
+			}
+		}
 	}
 }

@@ -89,6 +89,18 @@ func notSent(err error) bool {
 // errOpen is a backend whose circuit is open, and a trial under way already.
 var errOpen = errors.New("the circuit is open")
 
+// errStoodStill is an attempt that failed over a time in which this process did not run.
+// The backend may have given up on it, or its answer lain unread.
+var errStoodStill = errors.New("the process was stopped for a while")
+
+// blame is what an attempt that came to err says of its backend, where that counts.
+func (e *exchange) blame(err error) error {
+	if err != nil && e.pool.judges && e.x.StoodStill(e.began) {
+		return errStoodStill
+	}
+	return err
+}
+
 // patience is how long the current backend is waited for: less than others until it
 // begins its answer, where the request could go to another.
 func (e *exchange) patience() http1.Patience {
@@ -133,7 +145,7 @@ func (e *exchange) answerer() *balance.Target {
 		if !e.x.Hedged() {
 			e.tried[last-1], e.tried[last] = e.tried[last], e.tried[last-1]
 			given, e.began, e.queue = e.began, e.slow, e.ahead
-		} else if e.pool.observer != nil { // it would have taken longer still
+		} else if e.pool.observer != nil && !e.x.StoodStill(given) { // it would have taken longer still
 			e.pool.observer.Observe(e.tried[last-1], balance.Attempt{Latency: time.Since(given), Queue: e.ahead})
 		}
 		e.leave(e.tried[last-1])

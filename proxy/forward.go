@@ -34,7 +34,7 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 		if admits(target) {
 			err = x.Forward(p.ctx, target.Via.(*http1.Backend), e.patience())
 			target = e.answerer()
-			p.settle(pool, target, x.Status(), err)
+			p.settle(pool, target, x.Status(), e.blame(err))
 			e.observe(target, err)
 		}
 		e.code = x.Status()

@@ -9,9 +9,10 @@ import (
 
 // observe tells the strategy what an attempt that came to err says of its target, if it
 // wants to know. The time counts until the answer began, not until a slow client had all of it;
-// and not where the client had to send its body first, which may have taken any time.
+// and not where the client had to send its body first, or this process was stopped meanwhile,
+// which may have taken any time.
 func (e *exchange) observe(target *balance.Target, err error) {
-	if e.pool.observer == nil || blameless(err) {
+	if e.pool.observer == nil || blameless(err) || e.x.StoodStill(e.began) {
 		return
 	}
 	attempt := balance.Attempt{Queue: e.queue, Failed: err != nil || ownFailure(e.x.Status())}

@@ -158,5 +158,20 @@ func (p *Proxy) ejectionsChanged() {
 }
 
 // Ejections gives the addresses, as URLs and by backend id, of the backends that this
-// node has ejected for now.
-func (p *Proxy) Ejections() map[string]string { return p.urls((*finding).ejected) }
+// node has ejected for now. It ends those that are over: after a stop of the process, nobody
+// else may have had the time to.
+func (p *Proxy) Ejections() map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	urls, now := map[string]string{}, time.Now()
+	for id, f := range p.findings {
+		switch {
+		case !f.ejected():
+		case now.Before(f.back):
+			urls[id] = f.url
+		default:
+			p.takeBack(f)
+		}
+	}
+	return urls
+}

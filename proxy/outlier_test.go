@@ -175,6 +175,24 @@ func TestEjectionsGrow(t *testing.T) {
 	})
 }
 
+// An ejection that is over is none, though its timer has not gone off.
+func TestEjectionIsOverInTime(t *testing.T) {
+	p := idle(t)
+	synctest.Test(t, func(t *testing.T) {
+		targets := outliers(p, 4, state.Outlier{Consecutive: 1})
+		p.ended(targets[0], http.StatusBadGateway, nil)
+		for _, after := range []time.Duration{0, 10*time.Second - 1, 10 * time.Second} {
+			p.mu.Lock()
+			f := p.findings["0"]
+			f.back = time.Now().Add(10*time.Second - after)
+			p.mu.Unlock()
+			if got, want := len(p.Ejections()) == 1, after < 10*time.Second; got != want || f.ejected() != want {
+				t.Errorf("after %s: got it told %t and ejected %t, want %t", after, got, f.ejected(), want)
+			}
+		}
+	})
+}
+
 func TestWhatCountsAsAFailure(t *testing.T) {
 	p := idle(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -196,6 +214,7 @@ func TestWhatCountsAsAFailure(t *testing.T) {
 			{"timeout", 0, http1.ErrBackendStalled, true},
 			{"client left", 0, http1.ErrClientLeft, false},
 			{"no room", 0, http1.ErrFull, false},
+			{"this process was stopped", 0, errStoodStill, false},
 		} {
 			for range 5 {
 				p.ended(targets[0], test.code, test.err)

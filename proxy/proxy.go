@@ -193,16 +193,11 @@ func (p *Proxy) InFlight() map[string]int {
 // Unreachable gives the addresses, as URLs and by backend id, of the backends to which this
 // node cannot connect.
 func (p *Proxy) Unreachable() map[string]string {
-	return p.urls(func(f *finding) bool { return f.local.Unreachable.Load() })
-}
-
-// urls gives those of the findings, by backend id, of which something holds.
-func (p *Proxy) urls(holds func(*finding) bool) map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	urls := map[string]string{}
 	for id, f := range p.findings {
-		if holds(f) {
+		if f.local.Unreachable.Load() {
 			urls[id] = f.url
 		}
 	}

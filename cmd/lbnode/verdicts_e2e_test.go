@@ -16,8 +16,8 @@ import (
 	"lbnode/state"
 )
 
-// verdicts is when each of the nodes first showed a backend with another health.
-func verdicts(t *testing.T, nodes []*lb, name, health string, since time.Time) []time.Duration {
+// whenAgreed is when each of the nodes first showed a backend with another health.
+func whenAgreed(t *testing.T, nodes []*lb, name, health string, since time.Time) []time.Duration {
 	t.Helper()
 	took := make([]time.Duration, len(nodes))
 	eventually(t, patience, name+" is "+health+" on every node", func() bool {
@@ -72,14 +72,14 @@ func TestBackendDiesUnderLoad(t *testing.T) {
 				if _, err := nodes[i].client.AddBackend(t.Context(), state.DefaultPool, admin.BackendSpec{Name: backend.name, URL: "http://" + addr}); err != nil {
 					t.Fatal(err)
 				}
-				verdicts(t, nodes, backend.name, "healthy", time.Now())
+				whenAgreed(t, nodes, backend.name, "healthy", time.Now())
 			}
 			load, within := startSteadyLoad(t, nodes, amount(300, 1000)), 3*interval+verdictWithin
 			var died, back []time.Duration
 			for i := range amount(1, 10) {
 				victim := backends[i%len(backends)]
 				victim.kill()
-				took := verdicts(t, nodes, victim.name, "unhealthy", time.Now())
+				took := whenAgreed(t, nodes, victim.name, "unhealthy", time.Now())
 				died = append(died, took...)
 				// How late is for the long form to say, on a machine with nothing else to do.
 				for j, took := range took {
@@ -90,7 +90,7 @@ func TestBackendDiesUnderLoad(t *testing.T) {
 				victim.start()
 				began := time.Now()
 				forgive(t, nodes[0], victim.name) // or it is held once it has died three times
-				back = append(back, verdicts(t, nodes, victim.name, "healthy", began)...)
+				back = append(back, whenAgreed(t, nodes, victim.name, "healthy", began)...)
 			}
 			t.Logf("%s; unhealthy within %s: %s; healthy again: %s", load.conclude(t), within, spread(died), spread(back))
 		})
@@ -213,7 +213,7 @@ func TestBrokenLinkIsOneNodesOwn(t *testing.T) {
 		if _, err := nodes[0].client.AddBackend(t.Context(), state.DefaultPool, admin.BackendSpec{Name: name, URL: "http://" + addr}); err != nil {
 			t.Fatal(err)
 		}
-		verdicts(t, nodes, name, "healthy", time.Now())
+		whenAgreed(t, nodes, name, "healthy", time.Now())
 		eventually(t, patience, "all nodes can connect to "+name, func() bool {
 			v := nodes[0].view()
 			return v != nil && len(unreachable(v, name)) == 0

@@ -6,7 +6,8 @@
 //
 // Invariant: at most one probe of a backend is under way at a time, and the
 // result of a probe that began before the last change to the backend's address,
-// check or place in the view is thrown away.
+// check or place in the view is thrown away, as is that of one over whose time the
+// process did not run.
 package health
 
 import (
@@ -223,21 +224,23 @@ func (c *Checker) find(id string) (*state.Pool, *state.Backend) {
 }
 
 // Observations returns, in no order, the last observation of every backend that
-// this node observes and has probed.
+// this node observes and has probed of late. What is older than the backend's schedule
+// allows is left out, as is what a node that has not probed for so long believes until its
+// probes bear it out: it may have been stopped, and not know what has happened meanwhile.
 func (c *Checker) Observations() []Observation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list := make([]Observation, 0, len(c.targets))
 	for _, t := range c.targets {
-		if t.observed && !t.last.At.IsZero() {
+		if t.speaks() {
 			list = append(list, t.last)
 		}
 	}
 	return list
 }
 
-// Observation returns the last observation of a backend, false if this node does
-// not observe it or has not probed it yet.
+// Observation returns the last observation of a backend, however old, false if this node
+// does not observe it or has not probed it yet.
 func (c *Checker) Observation(backendID string) (Observation, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -39,14 +39,14 @@ type prober struct {
 
 func (p prober) probe(ctx context.Context, pool *state.Pool, b *state.Backend) result {
 	timeout := time.Duration(pool.HealthCheck.Timeout)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := within(ctx, timeout)
 	defer cancel()
 	r, err := p.check(ctx, pool, b)
 	if err != nil {
 		r.reason = describe(ctx, err, timeout)
 	}
 	if elsewhere(pool, b) {
-		r.connected = !r.passed || reaches(ctx, b)
+		r.connected = !r.passed || reaches(ctx, timeout, b)
 	}
 	return r
 }
@@ -85,9 +85,8 @@ func probedPort(pool *state.Pool, b *state.Backend) int {
 // reaches says whether traffic can connect to the backend. A probe of another port
 // does not show it: one that fails says nothing of it, and one that passes must not
 // bring traffic back to where nothing listens.
-func reaches(ctx context.Context, b *state.Backend) bool {
-	dialer := net.Dialer{KeepAlive: -1}
-	conn, err := dialer.DialContext(ctx, "tcp", b.Addr())
+func reaches(ctx context.Context, timeout time.Duration, b *state.Backend) bool {
+	conn, err := dialerFor(timeout).DialContext(ctx, "tcp", b.Addr())
 	if err != nil {
 		return false
 	}
@@ -98,7 +97,7 @@ func reaches(ctx context.Context, b *state.Backend) bool {
 // connect makes a connection that a request can be sent on. Without TLS, a tcp check
 // is over before anything is sent.
 func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend) (net.Conn, error) {
-	dialer := net.Dialer{KeepAlive: -1}
+	dialer := dialerFor(time.Duration(pool.HealthCheck.Timeout))
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(b.Host, strconv.Itoa(probedPort(pool, b))))
 	secured := secured(&pool.HealthCheck, b)
 	if err != nil || pool.HealthCheck.Type == state.CheckTCP && !secured {
@@ -115,6 +114,12 @@ func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend)
 		conn.Close()
 	}
 	return conn, err
+}
+
+// dialerFor knows the timeout besides the context, which names no end, so that it shares
+// it out among the addresses of a host.
+func dialerFor(timeout time.Duration) *net.Dialer {
+	return &net.Dialer{KeepAlive: -1, Timeout: timeout}
 }
 
 // secured says whether a check speaks TLS.

@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"lbnode/state"
@@ -35,6 +36,9 @@ type target struct {
 	// wish is what the backend's agent asks for. Like the opinion it begins as what the
 	// cluster has agreed.
 	wish state.Wish
+	// unsure is true after a time in which this node did not probe as it should, until its
+	// probes confirm the opinion from before, or change it.
+	unsure bool
 	// told is whether the sink was told that this address cannot be reached.
 	told bool
 	last Observation // zero until the first probe has ended
@@ -56,7 +60,7 @@ func newTarget(pool *state.Pool, b *state.Backend, observed bool) *target {
 // old check counted does not speak for the new one.
 func (t *target) rescheduled(pool *state.Pool, b *state.Backend, observed bool) *target {
 	next := newTarget(pool, b, observed)
-	next.opinion, next.turned, next.told, next.last = t.opinion, t.turned, t.told, t.last
+	next.opinion, next.turned, next.unsure, next.told, next.last = t.opinion, t.turned, t.unsure, t.told, t.last
 	if t.pool.HealthCheck.Type == pool.HealthCheck.Type {
 		next.wish = t.wish
 	}
@@ -98,10 +102,12 @@ func (t *target) count(passed bool) bool {
 }
 
 // watch probes t first after the given time, then each time the interval, counted
-// from start to start, is over, and sooner when asked to hurry.
+// from start to start, is over, and sooner when asked to hurry. What the process was
+// stopped in the middle of is done again at once.
 func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
 	gap := min(c.intervalOf(t), minGap)
 	var started time.Time
+	again := 0
 	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
@@ -118,10 +124,21 @@ func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
 		if !c.stillNeeded(t) {
 			return
 		}
+		overdue := c.isOverdue(t)
 		started = time.Now()
 		result := c.probe(ctx, t.pool, t.backend)
+		if again < mostAgain && t.overran(started) {
+			again++
+			timer.Reset(0)
+			continue
+		}
+		again = 0
 		c.settle(t, result, started)
-		timer.Reset(c.intervalOf(t) - time.Since(started))
+		next := c.intervalOf(t) - time.Since(started)
+		if overdue { // as all are after a stop, who should not go on in step
+			next = rand.N(c.intervalOf(t))
+		}
+		timer.Reset(next)
 	}
 }
 
@@ -167,13 +184,18 @@ func (c *Checker) record(t *target, r result, started time.Time) []func() {
 	if !r.passed {
 		news = append(news, func() { c.sink.Failed(t.pool.Name, t.backend.Name) })
 	}
-	was := t.opinion
+	was, now := t.opinion, time.Now()
+	if t.overdue() {
+		t.turned, t.unsure = now, true
+	}
 	crossed := t.count(r.passed)
 	asked := t.wish.Wants()
 	t.wish = r.said.over(t.wish)
-	now := time.Now()
 	if crossed {
 		t.turned = now
+	}
+	if crossed || r.passed == (t.opinion == state.Healthy) {
+		t.unsure = false
 	}
 	t.last = Observation{
 		BackendID: t.backend.ID,

@@ -117,12 +117,11 @@ func (s *shard) pop() *upstream {
 // dial opens a connection, the TLS handshake included, since a backend that fails
 // it is as little use as one that refuses. It is counted as open already.
 func (b *Backend) dial(ctx context.Context, preface []byte) (*upstream, error) {
-	if b.config.Connect > 0 {
-		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
-		defer cancel()
-		ctx = limited
-	}
-	conn, err := b.connect(ctx, preface)
+	var conn net.Conn
+	err := b.inTime(ctx, func(ctx context.Context) (err error) {
+		conn, err = b.connect(ctx, preface)
+		return err
+	})
 	if b.config.Found != nil && !errors.Is(err, context.Canceled) {
 		b.config.Found(err)
 	}
@@ -131,6 +130,24 @@ func (b *Backend) dial(ctx context.Context, preface []byte) (*upstream, error) {
 		return nil, &ConnectError{err}
 	}
 	return newUpstream(conn, b), nil
+}
+
+// inTime bounds what a request waits for before it is sent. What failed after much longer was
+// waited for by a process that was stopped meanwhile, to which even a connection that is there
+// looks late; so it is tried once more.
+func (b *Backend) inTime(ctx context.Context, try func(context.Context) error) error {
+	if b.config.Connect <= 0 {
+		return try(ctx)
+	}
+	for again := true; ; again = false {
+		began := time.Now()
+		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
+		err := try(limited)
+		cancel()
+		if err == nil || !again || ctx.Err() != nil || time.Since(began) <= b.config.Connect+maxStep {
+			return err
+		}
+	}
 }
 
 func (b *Backend) connect(ctx context.Context, preface []byte) (net.Conn, error) {
@@ -156,10 +173,15 @@ func (b *Backend) connect(ctx context.Context, preface []byte) (net.Conn, error)
 }
 
 // reach connects. A backend whose packets are lost is found to be slow long before it is
-// found to be gone.
+// found to be gone; unless it is this process that was stopped meanwhile.
 func (b *Backend) reach(ctx context.Context) (net.Conn, error) {
 	if b.config.Found != nil {
-		slow := time.AfterFunc(slowConnect, func() { b.config.Found(ErrSlow) })
+		began := time.Now()
+		slow := time.AfterFunc(slowConnect, func() {
+			if time.Since(began) < slowConnect+maxStep {
+				b.config.Found(ErrSlow)
+			}
+		})
 		defer slow.Stop()
 	}
 	return b.dialer.DialContext(ctx, "tcp", b.config.Addr)
@@ -208,25 +230,29 @@ func (b *Backend) give(u *upstream) bool {
 
 // getBounded waits for its turn where the number of connections is bounded.
 func (b *Backend) getBounded(ctx context.Context, shard int, preface []byte) (*upstream, error) {
-	patience := ctx
-	if b.config.Connect > 0 {
-		limited, cancel := context.WithTimeout(ctx, b.config.Connect)
-		defer cancel()
-		patience = limited
-	}
 	u, turn, err := b.claim(shard)
 	if turn != nil {
-		select {
-		case u = <-turn:
-		case <-patience.Done():
+		if u, err = b.await(ctx, turn); err != nil {
 			b.leave(turn, shard)
-			return nil, ErrFull
 		}
 	}
 	if err != nil || u != nil {
 		return u, err
 	}
 	return b.dial(ctx, preface)
+}
+
+// await waits for a turn.
+func (b *Backend) await(ctx context.Context, turn chan *upstream) (u *upstream, _ error) {
+	err := b.inTime(ctx, func(ctx context.Context) error {
+		select {
+		case u = <-turn:
+			return nil
+		case <-ctx.Done():
+			return ErrFull
+		}
+	})
+	return u, err
 }
 
 // claim returns an idle connection, or else what to wait for. With neither, a

@@ -52,7 +52,11 @@ type Config struct {
 type Server struct {
 	config   Config
 	log      *slog.Logger
-	now      atomic.Int64           // ms since start, not older than a tick
+	began    time.Time
+	now      atomic.Int64           // ms that it has run, not older than a tick
+	ran      time.Duration          // the same, as the sweeper counts it
+	ticked   atomic.Int64           // ns from began to when the sweeper last looked
+	resumed  atomic.Int64           // the same, when the process had been stopped; 0 if never
 	date     atomic.Pointer[[]byte] // for Date fields
 	retiring atomic.Bool
 	draining atomic.Bool
@@ -76,6 +80,7 @@ func NewServer(config Config) *Server {
 	s := &Server{
 		config:    config,
 		log:       config.Log,
+		began:     time.Now(),
 		stopped:   make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},

@@ -14,6 +14,9 @@ const (
 	// halfOpen is how long a client that has sent its last byte is believed to wait for
 	// the answer: from here, one that has closed the connection looks the same.
 	halfOpen = 2 * time.Second
+	// maxStep is how far the server's clock goes on at once. It is behind by more only if
+	// the process was stopped, or starved.
+	maxStep = 5 * tick
 )
 
 // restAfter is how long a connection is idle before its goroutine, whose stack has
@@ -25,18 +28,40 @@ var past = time.Unix(1, 0)
 
 // sweepLoop keeps the server's clock and ends what has waited for too long.
 func (s *Server) sweepLoop() {
-	began, ticker := time.Now(), time.NewTicker(tick)
+	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
 		select {
-		case now := <-ticker.C:
-			s.now.Store(now.Sub(began).Milliseconds())
+		case <-ticker.C:
+			now := time.Now() // the tick may have come long ago
+			s.advance(now.Sub(s.began))
 			s.setDate(now)
 			s.sweep(s.now.Load())
 		case <-s.stopped:
 			return
 		}
 	}
+}
+
+// advance brings the server's clock forward, at the given time since it began. The clock
+// counts the time in which the process runs: after it was stopped, what was under way
+// would be over in which answers lie unread, and so would what begins before this is called.
+func (s *Server) advance(at time.Duration) {
+	step := at - time.Duration(s.ticked.Load())
+	if step > maxStep {
+		step = maxStep
+		s.resumed.Store(int64(at))
+	}
+	s.ticked.Store(int64(at))
+	s.ran += step
+	s.now.Store(s.ran.Milliseconds())
+}
+
+// stoodStill says whether the process was stopped for a while, or is just going on, since
+// then.
+func (s *Server) stoodStill(since time.Time) bool {
+	return s.resumed.Load() > int64(since.Sub(s.began)) ||
+		time.Since(s.began)-time.Duration(s.ticked.Load()) > maxStep
 }
 
 func (s *Server) sweep(now int64) {
