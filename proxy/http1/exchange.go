@@ -117,10 +117,6 @@ func (x *Exchange) Whole() bool { return !x.touched }
 // Hedged says whether the last Forward got its answer of Patience.Other.
 func (x *Exchange) Hedged() bool { return x.hedged }
 
-// StoodStill says whether this process did not run for a while since then, half a second
-// or more: what happened, or did not, in that time tells nothing of a backend.
-func (x *Exchange) StoodStill(since time.Time) bool { return x.session.server.stoodStill(since) }
-
 // Forward sends the request to the backend and passes its answer on. The exchange
 // fails when patience ends. If nothing was sent to the client, another Forward, or a
 // Refuse, may follow an error.

@@ -64,6 +64,10 @@ func (s *Server) stoodStill(since time.Time) bool {
 		time.Since(s.began)-time.Duration(s.ticked.Load()) > maxStep
 }
 
+// StoodStill says whether this process did not run for a while since then, half a second
+// or more: what happened, or did not, in that time tells nothing of a backend.
+func (x *Exchange) StoodStill(since time.Time) bool { return x.session.server.stoodStill(since) }
+
 func (s *Server) sweep(now int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
