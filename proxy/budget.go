@@ -38,16 +38,24 @@ func (b *budget) deposit() {
 
 // withdraw says whether there may be a retry now, and counts it.
 func (b *budget) withdraw(now time.Time) bool {
+	return b.reserve() || b.give(now.Unix())
+}
+
+// reserve says whether somebody has paid for a retry, and counts it. What is not needed is
+// to be refunded.
+func (b *budget) reserve() bool {
 	for {
 		paid := b.paid.Load()
 		if paid < requestsPerRetry {
-			return b.give(now.Unix())
+			return false
 		}
 		if b.paid.CompareAndSwap(paid, paid-requestsPerRetry) {
 			return true
 		}
 	}
 }
+
+func (b *budget) refund() { b.paid.Add(requestsPerRetry) }
 
 // give says whether there may be one that nobody has paid for.
 func (b *budget) give(second int64) bool {

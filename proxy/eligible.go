@@ -48,6 +48,7 @@ func (p *Proxy) refresh(pool *pool) {
 		pool.panics = chosen.panics
 		p.tellPanic(pool)
 	}
+	pool.eligible.Store(int64(len(chosen.targets)))
 	pool.strategy.Update(p.ramped(pool, chosen.targets, time.Now()))
 	if s := pool.sticky.Load(); s != nil {
 		s.refresh(pool, all, chosen)

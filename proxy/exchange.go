@@ -30,6 +30,7 @@ type exchange struct {
 	slow  time.Time // when the attempt before began, while both are under way
 	ahead int64     // how many others that one's target had
 	code  int       // of the current attempt's answer, 0 until there is one
+	paid  bool      // the budget was drawn on for one more attempt, in case there is one
 }
 
 // exchanges are those that no request needs just now.
@@ -57,7 +58,7 @@ func (e *exchange) next(err error) *balance.Target {
 		return nil
 	}
 	target := e.pool.strategy.Pick(e.key, e.tried)
-	if target == nil || err != errOpen && !e.pool.budget.withdraw(time.Now()) { // errOpen has cost nobody anything
+	if target == nil || err != errOpen && !e.pay() { // errOpen has cost nobody anything
 		return nil
 	}
 	reason := "reset"
@@ -69,6 +70,23 @@ func (e *exchange) next(err error) *balance.Target {
 	}
 	e.recorder.Retry(e.pool.spec.Name, reason)
 	return e.begin(target, e.end())
+}
+
+// pay says whether the budget has one more attempt for the request.
+func (e *exchange) pay() bool {
+	if e.paid {
+		e.paid = false
+		return true
+	}
+	return e.pool.budget.withdraw(time.Now())
+}
+
+// prepay makes sure that there can be another attempt when the current one is given up: it
+// would be given up for nothing otherwise, and a pool that is slow as a whole answer
+// nobody.
+func (e *exchange) prepay() bool {
+	e.paid = e.paid || int(e.pool.eligible.Load()) > len(e.tried) && e.pool.budget.reserve()
+	return e.paid
 }
 
 // repeatable says whether the request may go to another backend: nothing reached
@@ -102,7 +120,7 @@ func (e *exchange) blame(err error) error {
 }
 
 // patience is how long the current backend is waited for: less than others until it
-// begins its answer, where the request could go to another.
+// begins its answer, where the request can go to another.
 func (e *exchange) patience() http1.Patience {
 	timeouts := &e.pool.spec.Timeouts
 	patience := http1.Patience{
@@ -114,7 +132,7 @@ func (e *exchange) patience() http1.Patience {
 	if len(e.tried) == maxAttempts || !idempotent(e.method) || !e.x.Whole() {
 		return patience
 	}
-	if timeouts.Try > 0 {
+	if timeouts.Try > 0 && e.prepay() {
 		patience.Try = time.Duration(timeouts.Try)
 	}
 	if timeouts.Hedge > 0 {
@@ -197,6 +215,9 @@ func (e *exchange) end() time.Time {
 
 // outcome ends the last attempt, of which err is what it came to.
 func (e *exchange) outcome(err error) outcome {
+	if e.paid {
+		e.pool.budget.refund()
+	}
 	return outcome{
 		pool:    e.pool.spec.Name,
 		backend: e.tried[len(e.tried)-1].Name,

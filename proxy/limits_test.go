@@ -186,6 +186,53 @@ func TestTry(t *testing.T) {
 	}
 }
 
+// Where no other backend can be tried, or nobody has paid for it, the one that has the request
+// is waited for: a pool that is slow as a whole would answer nobody.
+func TestTryWithNowhereToGo(t *testing.T) {
+	t.Parallel()
+	const try, slow = 200 * time.Millisecond, 700 * time.Millisecond
+	idle := func(name string) state.Backend {
+		return startServer(t, name, func(w http.ResponseWriter, r *http.Request) {
+			<-time.After(slow)
+			io.WriteString(w, name)
+		}).backend()
+	}
+	one, two := poolOf(state.DefaultPool, idle("a")), poolOf(state.DefaultPool, idle("a"), idle("b"))
+	for _, test := range []struct {
+		name  string
+		pool  *state.Pool
+		spent bool
+		tries int
+	}{
+		{"one backend", one, false, 1},
+		{"two that are slow", two, false, 2},
+		{"the budget is spent", two, true, 1},
+	} {
+		test.pool.Timeouts.Try = state.Duration(try)
+		counts := newTally()
+		p, url := startProxyWith(t, Config{Recorder: counts}, viewOf(nil, test.pool))
+		budget := p.table.Load().pool(state.DefaultPool).budget
+		if test.spent {
+			budget.paid.Store(0)
+		}
+		before, began := budget.paid.Load(), time.Now()
+		mustGet(t, client(t), url, http.StatusOK)
+		if took, least := time.Since(began), slow+time.Duration(test.tries-1)*try; took < least {
+			t.Errorf("%s: got the answer after %s, want %s at least", test.name, took, least)
+		}
+		if got := counts.get("retry default timeout"); got != test.tries-1 {
+			t.Errorf("%s: got %d retries, want %d", test.name, got, test.tries-1)
+		}
+		want := before
+		if want += 1 - int64(test.tries-1)*requestsPerRetry; before == burst*requestsPerRetry {
+			want-- // no more is paid in than that
+		}
+		if got := budget.paid.Load(); got != want {
+			t.Errorf("%s: got %d left in the budget, want %d: what is not needed is given back", test.name, got, want)
+		}
+	}
+}
+
 // lockedBuilder is a strings.Builder for several goroutines.
 type lockedBuilder struct {
 	mu sync.Mutex

@@ -20,6 +20,7 @@ type pool struct {
 	counter  balance.Counter  // the same
 	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
+	eligible atomic.Int64           // how many targets there are to pick from
 	sticky   atomic.Pointer[sticky] // nil if clients are not kept anywhere
 	judges   bool                   // what becomes of attempts counts
 

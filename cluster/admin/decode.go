@@ -188,7 +188,7 @@ func keysOf(t reflect.Type) []string {
 
 func unknownKey(t reflect.Type, path, key string) error {
 	if t == reflect.TypeFor[BackendSpec]() && slices.Contains(keysOf(reflect.TypeFor[Backend]()), key) {
-		return invalid(join(path, key), "belongs to the cluster and cannot be written")
+		return invalid(join(path, key), "belongs to the cluster and cannot be written: leave it out")
 	}
 	name := clip([]byte(join(path, key)))
 	return badRequest(name, fmt.Sprintf("unknown key %q", name), hintAt(key, keysOf(t)))

@@ -101,23 +101,31 @@ func WithAgent(wanted any, agent string) string {
 	return fmt.Sprintf("%v (agent %s)", wanted, agent)
 }
 
-// verdict is the backend's health and, if that is bad, why: what holds it, what a
-// probe finds now, who has ejected it, or what it was when the cluster agreed on it. A
-// healthy one may be ejected, or out of reach, too, for fewer nodes than it takes.
+// verdict is the backend's health and, if that is bad, why. A healthy one may be ejected,
+// or out of reach, too, for fewer nodes than it takes.
 func (b *ClusterBackend) verdict() string {
-	ejected := b.by("ejected by ", func(at BackendAtNode) bool { return at.Ejected })
-	if b.Health != state.Unhealthy {
-		unreachable := b.by("unreachable from ", func(at BackendAtNode) bool { return at.Unreachable })
-		words := []string{string(b.Health), ejected, unreachable}
-		return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ", ")
+	if b.Health == state.Unhealthy {
+		return strings.TrimSuffix(string(b.Health)+": "+b.Why(), ": ")
 	}
+	unreachable := b.by("unreachable from ", func(at BackendAtNode) bool { return at.Unreachable })
+	words := []string{string(b.Health), b.ejected(), unreachable}
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ", ")
+}
+
+// Why says why an unhealthy backend is that now: what holds it, what a probe finds, who has
+// ejected it, or what it was when the cluster agreed on it.
+func (b *ClusterBackend) Why() string {
 	why := b.Held
 	for _, o := range b.Observers {
 		if !o.Healthy {
 			why = cmp.Or(why, o.Reason)
 		}
 	}
-	return strings.TrimSuffix(string(b.Health)+": "+cmp.Or(why, ejected, b.Reason), ": ")
+	return cmp.Or(why, b.ejected(), b.Reason)
+}
+
+func (b *ClusterBackend) ejected() string {
+	return b.by("ejected by ", func(at BackendAtNode) bool { return at.Ejected })
 }
 
 // by names the nodes of which something holds, after some words; nothing if there is none.

@@ -45,13 +45,33 @@ func runBackendList(ctx context.Context, args []string, stdout, _ io.Writer) err
 		if err != nil {
 			return err
 		}
-		return c.print(pools, func(w io.Writer) { writeBackends(w, pools...) })
+		return c.print(pools, func(w io.Writer) { writeBackends(w, explained(ctx, client, pools...)...) })
 	}
 	backends, err := client.Backends(ctx, *pool)
 	if err != nil {
 		return err
 	}
-	return c.print(backends, func(w io.Writer) { writeBackends(w, admin.Pool{Name: *pool, Backends: backends}) })
+	return c.print(backends, func(w io.Writer) {
+		writeBackends(w, explained(ctx, client, admin.Pool{Name: *pool, Backends: backends})...)
+	})
+}
+
+// explained gives for each unhealthy backend the reason of now, as far as the nodes tell
+// it: what the cluster agreed on may be long ago.
+func explained(ctx context.Context, client *admin.Client, pools ...admin.Pool) []admin.Pool {
+	view, err := client.Cluster(ctx)
+	if err != nil {
+		return pools // with the reasons that were agreed on
+	}
+	for _, p := range pools {
+		for i := range p.Backends {
+			b := &p.Backends[i]
+			if now := backendIn(view, p.Name, b.Name); now != nil && now.Health == state.Unhealthy && b.Health == state.Unhealthy {
+				b.Reason = now.Why()
+			}
+		}
+	}
+	return pools
 }
 
 func writeBackends(w io.Writer, pools ...admin.Pool) {

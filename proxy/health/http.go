@@ -42,6 +42,9 @@ func askHTTP(conn net.Conn, check *state.HealthCheck, b *state.Backend) (result,
 	took := time.Since(began).Round(time.Millisecond).Milliseconds()
 	switch {
 	case !check.Accepts(status):
+		if check.Status != "" {
+			reason += ", not " + check.Status + ","
+		}
 		return result{reason: fmt.Sprintf("%s in %d ms", reason, took)}, nil
 	case !bytes.Contains(body, []byte(check.Body)):
 		return result{reason: fmt.Sprintf("%s without the expected body in %d ms", reason, took)}, nil

@@ -73,7 +73,7 @@ func TestHTTPExpectations(t *testing.T) {
 		reason string
 	}{
 		{"expected status", state.HealthCheck{Path: "/401", Status: "200-299,401"}, true, "401 Unauthorized"},
-		{"other status", state.HealthCheck{Path: "/302", Status: "200-299,401"}, false, "302 Found in N ms"},
+		{"other status", state.HealthCheck{Path: "/302", Status: "200-299,401"}, false, "302 Found, not 200-299,401, in N ms"},
 		{"expected body", state.HealthCheck{Body: "GET asked"}, true, "200 OK"},
 		{"other body", state.HealthCheck{Body: "UP"}, false, "200 OK without the expected body in N ms"},
 		{"body that comes too late", state.HealthCheck{Path: "/late", Body: "GET asked"}, false, "200 OK without the expected body in N ms"},

@@ -308,13 +308,17 @@ func (s *session) pollBody(x *Exchange) bool {
 
 // arm begins the time in which an exchange must make progress.
 func (s *session) arm(timeout time.Duration) {
-	s.limit.Store(timeout.Milliseconds())
-	s.watch.set(exchanged, s.server.now.Load()+timeout.Milliseconds())
+	s.limit.Store(ticked(timeout))
+	s.watch.set(exchanged, s.server.now.Load()+s.limit.Load())
 }
+
+// ticked is a time in ms that is over by the server's clock only when it is over: that is
+// up to a tick behind.
+func ticked(timeout time.Duration) int64 { return (timeout + tick).Milliseconds() }
 
 // rearm gives the exchange that is under way another time for its progress.
 func (s *session) rearm(timeout time.Duration) {
-	if ms := timeout.Milliseconds(); ms != s.limit.Load() {
+	if ms := ticked(timeout); ms != s.limit.Load() {
 		s.limit.Store(ms)
 		s.touch()
 	}
