@@ -110,7 +110,10 @@ func (s *Server) Serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			s.begin(conn)
-		case errors.Is(err, net.ErrClosed):
+		case s.isShut(), errors.Is(err, net.ErrClosed):
+			for _, conn := range unlisten(l) {
+				s.begin(conn)
+			}
 			return net.ErrClosed
 		case temporary(err):
 			s.log.Warn("cannot accept connections; trying again", "error", err)
@@ -131,6 +134,21 @@ func (s *Server) listens(l net.Listener) bool {
 	s.listeners[l] = struct{}{}
 	s.accepting.Add(1)
 	return true
+}
+
+func (s *Server) isShut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shut
+}
+
+// wakeUp ends the wait of who accepts, so that it closes the listener itself: until it
+// wakes, the kernel goes on accepting.
+func wakeUp(l net.Listener) {
+	if timed, ok := l.(interface{ SetDeadline(time.Time) error }); ok && timed.SetDeadline(past) == nil {
+		return
+	}
+	l.Close()
 }
 
 // temporary says whether an error of Accept is for want of something that may be
@@ -232,7 +250,7 @@ func (s *Server) drain() {
 	s.mu.Lock()
 	s.shut = true
 	for l := range s.listeners {
-		l.Close()
+		wakeUp(l)
 	}
 	s.mu.Unlock()
 	s.accepting.Wait()
