@@ -350,13 +350,15 @@ func (c *Cluster) Advertised() (addr, why string) { return c.gossip.addr.String(
 func (c *Cluster) Existing() bool { return c.id.clusterID() != "" }
 
 // Rank is this node's place among the nodes of the cluster, from 0. It comes from
-// Raft's members, which a node knows before it has met any other.
+// Raft's members, which a node knows before it has met any other. They stand in the order
+// in which they came, so that nobody's place is another's because more have come since; one
+// that is not a member yet comes after all that are.
 func (c *Cluster) Rank() int {
-	rank := 0
-	for _, s := range c.servers() {
-		if string(s.ID) < c.id.nodeID() {
-			rank++
+	servers := c.servers()
+	for i, s := range servers {
+		if string(s.ID) == c.id.nodeID() {
+			return i
 		}
 	}
-	return rank
+	return len(servers)
 }

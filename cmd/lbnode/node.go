@@ -101,6 +101,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 		n.closeAccessLog(ctx)
 		return nil, err
 	}
+	n.viewChanged(n.cluster.View()) // before there is a listener: who comes gets an answer
 	if err := n.listen(cfg); err != nil {
 		n.stop(ctx, false)
 		return nil, err

@@ -132,14 +132,14 @@ func (w *ward) round(t *testing.T, victims []*lb) {
 	w.verdicts = follow(t, rest[0])
 	defer w.verdicts.stop()
 	w.verdicts.expect(t, w.hale())
-	before := sendTo(victims, 100, http.MethodGet, "/slow")
+	before := askAtOnce(victims, 100, http.MethodGet, "/slow")
 	hold(t, 100*time.Millisecond)
 	signalAll(victims, syscall.SIGSTOP)
 	stopped := time.Now()
 	w.stopped.Store(true)
 	w.change()
 	hold(t, time.Second)
-	while := sendTo(victims, 5, http.MethodPost, "/slow")
+	while := askAtOnce(victims, 5, http.MethodPost, "/slow")
 	eventually(t, patience, "the victims are missed", func() bool { return missed(rest, victims) })
 	agreed := time.Since(stopped) + w.agreed(t, rest)
 	w.verdicts.expect(t, w.patients)
@@ -148,7 +148,7 @@ func (w *ward) round(t *testing.T, victims []*lb) {
 	w.stopped.Store(false)
 	signalAll(victims, syscall.SIGCONT)
 	resumed := time.Now()
-	after := sendTo(victims, 20, http.MethodPost, "/slow")
+	after := askAtOnce(victims, 20, http.MethodPost, "/slow")
 	load := startSteadyLoad(t, victims, 50)
 	caught := w.agreed(t, victims)
 	hold(t, amount(8*time.Second, 20*time.Second)-time.Since(resumed)) // they have reported anew, and observe again
@@ -229,8 +229,8 @@ type asked struct {
 	failed []string
 }
 
-// sendTo sends so many requests at once to each of the nodes, each over a connection of its own.
-func sendTo(nodes []*lb, each int, method, path string) *asked {
+// askAtOnce sends so many requests at once to each of the nodes, each over a connection of its own.
+func askAtOnce(nodes []*lb, each int, method, path string) *asked {
 	a := &asked{began: time.Now()}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	for _, n := range nodes {

@@ -248,7 +248,7 @@ func breakLink(t *testing.T, nodes []*lb, world, from *host, how []string) (took
 		t.Errorf("%s avoided web-1 after %s, want 1 s at most", broken.name, took[0])
 	}
 	for _, n := range nodes {
-		shares := sharesOf(t, n, 30)
+		shares := sendTo(t, n, "/", 1, 30)
 		if n == broken && shares["web-1"] > 0 || n != broken && shares["web-1"] == 0 {
 			t.Errorf("got the shares %v at %s, whose link to web-1 is broken: %t", shares, n.name, n == broken)
 		}
@@ -274,19 +274,4 @@ func unreachable(v *admin.ClusterView, backend string) (from []string) {
 		}
 	}
 	return from
-}
-
-// sharesOf counts which backends answer some requests to a node.
-func sharesOf(t *testing.T, n *lb, requests int) map[string]int {
-	t.Helper()
-	client, shares := &http.Client{Transport: &http.Transport{}, Timeout: patience}, map[string]int{}
-	defer client.CloseIdleConnections()
-	for range requests {
-		name, err := fetch(client, "http://"+n.http+"/")
-		if err != nil {
-			t.Fatalf("%s: %v", n.name, err)
-		}
-		shares[name]++
-	}
-	return shares
 }

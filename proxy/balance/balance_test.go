@@ -82,6 +82,36 @@ func TestSharesAreExactOverWholeTurns(t *testing.T) {
 	})
 }
 
+// With weights, too, nobody is ever two requests from its share, wherever one begins to
+// count. One request is more than can be had: nothing is as good for weights 4, 3 and 2.
+func TestWeightsHoldOverAnyWindow(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 500 {
+		var weights []int
+		total := 0
+		for range 1 + random.IntN(12) {
+			w := 1 + random.IntN(30)
+			weights, total = append(weights, w), total+w
+		}
+		targets := weighted(weights...)
+		ring := smoothRing(targets)
+		for _, target := range targets {
+			share := float64(target.Weight) / float64(total)
+			off, least, most := 0.0, 0.0, 0.0
+			for _, picked := range ring {
+				if picked == target {
+					off++
+				}
+				off -= share
+				least, most = min(least, off), max(most, off)
+			}
+			if most-least >= 2 {
+				t.Errorf("weights %v: over some window %s is %.2f picks from its share, want less than 2", weights, target.ID, most-least)
+			}
+		}
+	}
+}
+
 func TestEqualWeightsAreEvenOverAnyWindow(t *testing.T) {
 	roundRobins(t, func(t *testing.T, build func(int, []*Target) Strategy) {
 		for n := 1; n <= 12; n++ {

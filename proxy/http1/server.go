@@ -68,8 +68,11 @@ type Server struct {
 	serving  sync.WaitGroup // sessions
 	notices  map[Rejection]*notice
 
+	accepting sync.WaitGroup // calls of Serve
+
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
+	shut      bool // no listener is served any more
 	sessions  map[*session]struct{}
 	clients   clients
 	count     int // of sessions ever
@@ -102,18 +105,20 @@ func (s *Server) setDate(now time.Time) {
 // Serve serves what the listener accepts, until it fails or the server is shut down,
 // when the error is net.ErrClosed.
 func (s *Server) Serve(l net.Listener) error {
-	s.mu.Lock()
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-	if s.draining.Load() {
+	if !s.listens(l) {
 		l.Close()
+		return net.ErrClosed
 	}
+	defer s.accepting.Done()
 	for {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
 			s.begin(conn)
-		case s.draining.Load():
+		case s.isShut(), errors.Is(err, net.ErrClosed):
+			for _, conn := range unlisten(l) {
+				s.begin(conn)
+			}
 			return net.ErrClosed
 		case temporary(err):
 			s.log.Warn("cannot accept connections; trying again", "error", err)
@@ -122,6 +127,33 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		}
 	}
+}
+
+// listens says whether a listener is to be served.
+func (s *Server) listens(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shut {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	s.accepting.Add(1)
+	return true
+}
+
+func (s *Server) isShut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shut
+}
+
+// wakeUp ends the wait of who accepts, so that it closes the listener itself: until it
+// wakes, the kernel goes on accepting.
+func wakeUp(l net.Listener) {
+	if timed, ok := l.(interface{ SetDeadline(time.Time) error }); ok && timed.SetDeadline(past) == nil {
+		return
+	}
+	l.Close()
 }
 
 // temporary says whether an error of Accept is for want of something that may be
@@ -157,8 +189,6 @@ func (s *Server) begin(conn net.Conn) {
 // begins with a PROXY header is not known yet. s.mu is held.
 func (s *Server) admit(peer netip.Addr, proxied bool) (why Rejection, ok bool) {
 	switch {
-	case s.draining.Load(): // nobody would wait for it
-		return "", false
 	case s.config.MaxConns > 0 && len(s.sessions) >= s.config.MaxConns:
 		return RejectedConnections, false
 	case !proxied && !s.clients.enter(clientOf(peer)):
@@ -218,13 +248,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// drain closes the listeners; the sweeper closes what is idle.
+// drain closes the listeners; the sweeper closes what is idle. What was accepted until then
+// is served: its client may have sent a request.
 func (s *Server) drain() {
 	s.Retire()
-	s.draining.Store(true)
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.shut = true
 	for l := range s.listeners {
-		l.Close()
+		wakeUp(l)
 	}
+	s.mu.Unlock()
+	s.accepting.Wait()
+	s.draining.Store(true)
 }

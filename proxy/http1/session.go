@@ -43,6 +43,7 @@ type session struct {
 	scheme  []byte
 
 	rested bool                  // since the last request
+	asked  bool                  // there was a request
 	fd     uintptr               // of conn, within serveStep
 	step   func(fd uintptr) bool // serveStep, made once
 	ending ending
@@ -173,13 +174,16 @@ func (s *session) serveStep(fd uintptr) bool {
 func (s *session) idle() bool {
 	s.in.release()
 	p, limit := idling, s.server.config.Idle
-	if s.rested { // it has waited for as long already
+	switch {
+	case s.rested: // it has waited for as long already
 		p, limit = rested, limit-restAfter
+	case !s.asked: // who connects has something to ask, and soon
+		p = fresh
 	}
 	if s.watch.set(p, s.server.now.Load()+limit.Milliseconds()) == expired { // the exchange did, just when it had ended
 		s.wake()
 	}
-	return !s.server.draining.Load()
+	return p == fresh || !s.server.draining.Load()
 }
 
 // begin begins a request, with its first bytes.
@@ -187,7 +191,7 @@ func (s *session) begin() bool {
 	x := exchanges.Get().(*Exchange)
 	s.x, x.session = x, s
 	x.request.Reset(&s.server.config.Limits)
-	s.rested = false
+	s.rested, s.asked = false, true
 	before := s.watch.set(heading, s.server.now.Load()+s.server.config.Header.Milliseconds())
 	if before == resting {
 		s.wake()

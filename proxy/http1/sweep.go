@@ -83,7 +83,9 @@ func (s *session) sweep(now int64, draining bool) {
 	if p == untimed || p == expired {
 		return
 	}
-	over := now >= until || draining && p <= rested
+	waits := p == idling || p == fresh
+	long := waits && now > until-s.server.config.Idle.Milliseconds()+restAfter.Milliseconds()
+	over := now >= until || draining && (p <= rested || p == fresh && long)
 	if p == exchanged && !over && s.abandoned(now, until) {
 		s.gone.Store(true)
 		over = true
@@ -91,8 +93,7 @@ func (s *session) sweep(now int64, draining bool) {
 	switch {
 	case over && s.watch.change(p, until, expired):
 		s.stop(p)
-	case p == idling && s.in.raw != nil && now > until-s.server.config.Idle.Milliseconds()+restAfter.Milliseconds() &&
-		s.watch.change(idling, until, resting):
+	case long && s.in.raw != nil && s.watch.change(p, until, resting):
 		s.conn.SetReadDeadline(past)
 	}
 }

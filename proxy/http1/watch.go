@@ -15,6 +15,7 @@ const (
 	idling                 // between requests
 	resting                // the same, for so long that the goroutine is to end
 	rested                 // the same, after that
+	fresh                  // before the first request, until it is idle for restAfter
 	heading                // in the middle of a head
 	exchanged              // in an exchange, which must make progress
 	expired                // the sweeper found that nothing happened in time
