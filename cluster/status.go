@@ -110,6 +110,9 @@ type LocalBackend struct {
 	// Ejected is the URL of a backend that the node sends nothing for a while because
 	// it fails, empty if that is not so.
 	Ejected string `json:"ejected,omitempty"`
+	// CircuitOpen is the URL of a backend that the node sends nothing until there is a trial,
+	// because too many requests failed in a row; empty if that is not so.
+	CircuitOpen string `json:"circuit_open,omitempty"`
 	// Unreachable is the URL of a backend to which the node cannot connect, empty if it can
 	// or has not tried.
 	Unreachable string `json:"unreachable,omitempty"`

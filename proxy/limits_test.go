@@ -33,13 +33,16 @@ func TestCircuitOpensAndCloses(t *testing.T) {
 	pool := poolOf(state.DefaultPool, bad, good.backend())
 	pool.Limits = state.Limits{Failures: 3, Open: state.Duration(2 * time.Second)}
 	var log lockedBuilder
-	_, url := startProxyWith(t, Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, viewOf(nil, pool))
+	p, url := startProxyWith(t, Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, viewOf(nil, pool))
 	web := client(t)
 	for range 40 {
 		mustGet(t, web, url, http.StatusOK)
 	}
 	if got := hits.Load(); got != 3 {
 		t.Errorf("got %d requests at the backend before its circuit opened, want 3", got)
+	}
+	if got := p.OpenCircuits(); len(got) != 1 || got["id-bad"] != bad.URL() {
+		t.Errorf("got the circuits %v open, want that of %s", got, bad.URL())
 	}
 	eventually(t, "a trial fails", func() bool { mustGet(t, web, url, http.StatusOK); return hits.Load() == 4 })
 	for range 40 {
@@ -70,6 +73,9 @@ func TestCircuitOpensAndCloses(t *testing.T) {
 	}
 	// The answer of the trial is out before what became of it is noted.
 	eventually(t, "the circuit is closed", func() bool { return strings.Contains(log.String(), "requests from this node again") })
+	if got := p.OpenCircuits(); len(got) > 0 {
+		t.Errorf("got the circuits %v open after a trial that succeeded, want none", got)
+	}
 	got := answering(t, url)
 	if got["bad"] != 6 || got["good"] != 6 {
 		t.Errorf("got answers %v once the circuit is closed, want even shares", got)

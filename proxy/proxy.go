@@ -193,11 +193,22 @@ func (p *Proxy) InFlight() map[string]int {
 // Unreachable gives the addresses, as URLs and by backend id, of the backends to which this
 // node cannot connect.
 func (p *Proxy) Unreachable() map[string]string {
+	return p.urls(func(f *finding) bool { return f.local.Unreachable.Load() })
+}
+
+// OpenCircuits gives those that get no request, until there is a trial, because too many
+// failed in a row.
+func (p *Proxy) OpenCircuits() map[string]string {
+	return p.urls(func(f *finding) bool { return f.aside != nil && f.aside.trial })
+}
+
+// urls gives those of the findings of which something holds.
+func (p *Proxy) urls(holds func(*finding) bool) map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	urls := map[string]string{}
 	for id, f := range p.findings {
-		if f.local.Unreachable.Load() {
+		if holds(f) {
 			urls[id] = f.url
 		}
 	}

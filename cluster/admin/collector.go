@@ -15,11 +15,11 @@ type clusterCollector struct {
 	cluster Cluster
 	local   func() cluster.Local
 
-	backendUp, backendInFlight, viewIndex             *prometheus.Desc
-	backendEjected, backendUnreachable, poolPanic     *prometheus.Desc
-	members, agreement, tolerance                     *prometheus.Desc
-	isLeader, term, commitIndex, applied, lastContact *prometheus.Desc
-	storeBytes                                        *prometheus.Desc
+	backendUp, backendInFlight, viewIndex                      *prometheus.Desc
+	backendEjected, backendOpen, backendUnreachable, poolPanic *prometheus.Desc
+	members, agreement, tolerance                              *prometheus.Desc
+	isLeader, term, commitIndex, applied, lastContact          *prometheus.Desc
+	storeBytes                                                 *prometheus.Desc
 }
 
 func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollector {
@@ -32,6 +32,7 @@ func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollecto
 		backendUp:          desc("backend_up", "1 if the cluster has agreed that the backend is healthy.", "pool", "backend"),
 		backendInFlight:    desc("backend_in_flight", "Requests that this node has under way at the backend.", "pool", "backend"),
 		backendEjected:     desc("backend_ejected", "1 while this node sends the backend nothing because it failed.", "pool", "backend"),
+		backendOpen:        desc("backend_circuit_open", "1 while this node sends the backend nothing because too many requests failed in a row.", "pool", "backend"),
 		backendUnreachable: desc("backend_unreachable", "1 while this node cannot connect to the backend and avoids it.", "pool", "backend"),
 		poolPanic:          desc("pool_panic", "1 while this node ignores health in the pool: too few backends are fit.", "pool"),
 		viewIndex:          desc("view_index", "Index of the view that this node serves."),
@@ -50,7 +51,7 @@ func newClusterCollector(c Cluster, local func() cluster.Local) *clusterCollecto
 // Describe implements prometheus.Collector.
 func (c *clusterCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.backendUp, c.backendInFlight, c.backendEjected, c.backendUnreachable, c.poolPanic, c.viewIndex, c.members, c.agreement, c.tolerance,
+		c.backendUp, c.backendInFlight, c.backendEjected, c.backendOpen, c.backendUnreachable, c.poolPanic, c.viewIndex, c.members, c.agreement, c.tolerance,
 		c.isLeader, c.term, c.commitIndex, c.applied, c.lastContact, c.storeBytes,
 	} {
 		ch <- desc
@@ -87,6 +88,7 @@ func (c *clusterCollector) collectView(gauge gaugeFunc) {
 			gauge(c.backendUp, oneIf(b.Healthy()), pool.Name, b.Name)
 			gauge(c.backendInFlight, float64(local.Backends[b.ID].InFlight), pool.Name, b.Name)
 			gauge(c.backendEjected, oneIf(local.Backends[b.ID].Ejected != ""), pool.Name, b.Name)
+			gauge(c.backendOpen, oneIf(local.Backends[b.ID].CircuitOpen != ""), pool.Name, b.Name)
 			gauge(c.backendUnreachable, oneIf(local.Backends[b.ID].Unreachable != ""), pool.Name, b.Name)
 		}
 	}

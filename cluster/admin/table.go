@@ -101,14 +101,15 @@ func WithAgent(wanted any, agent string) string {
 	return fmt.Sprintf("%v (agent %s)", wanted, agent)
 }
 
-// verdict is the backend's health and, if that is bad, why. A healthy one may be ejected,
-// or out of reach, too, for fewer nodes than it takes.
+// verdict is the backend's health and, if that is bad, why. A healthy one may be avoided,
+// too, by fewer nodes than it takes.
 func (b *ClusterBackend) verdict() string {
 	if b.Health == state.Unhealthy {
 		return strings.TrimSuffix(string(b.Health)+": "+b.Why(), ": ")
 	}
+	open := b.by("circuit open at ", func(at BackendAtNode) bool { return at.CircuitOpen })
 	unreachable := b.by("unreachable from ", func(at BackendAtNode) bool { return at.Unreachable })
-	words := []string{string(b.Health), b.ejected(), unreachable}
+	words := []string{string(b.Health), b.ejected(), open, unreachable}
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ", ")
 }
 

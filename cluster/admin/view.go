@@ -108,6 +108,9 @@ type BackendAtNode struct {
 	InFlight int    `json:"in_flight"`
 	// Ejected is true while the node sends the backend nothing because it failed.
 	Ejected bool `json:"ejected,omitempty"`
+	// CircuitOpen is true while the node sends the backend nothing because more requests
+	// failed in a row than the pool's limits have.
+	CircuitOpen bool `json:"circuit_open,omitempty"`
 	// Unreachable is true while the node cannot connect to the backend and avoids it.
 	Unreachable bool `json:"unreachable,omitempty"`
 }
@@ -228,8 +231,14 @@ func newClusterBackend(b *state.Backend, nodes []cluster.NodeStatus, now time.Ti
 		}
 		local := nodes[i].Local.Backends[b.ID]
 		backend.InFlight += local.InFlight
-		at := BackendAtNode{nodes[i].Name, local.InFlight, local.Ejected == backend.URL, local.Unreachable == backend.URL}
-		if at.InFlight > 0 || at.Ejected || at.Unreachable {
+		at := BackendAtNode{
+			Node:        nodes[i].Name,
+			InFlight:    local.InFlight,
+			Ejected:     local.Ejected == backend.URL,
+			CircuitOpen: local.CircuitOpen == backend.URL,
+			Unreachable: local.Unreachable == backend.URL,
+		}
+		if at != (BackendAtNode{Node: at.Node}) {
 			backend.AtNodes = append(backend.AtNodes, at)
 		}
 		// An observation of an address that the backend has left counts for nothing.

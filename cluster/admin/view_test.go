@@ -213,6 +213,7 @@ func TestTableSaysWhyABackendIsUnhealthy(t *testing.T) {
 		{ClusterBackend{Health: state.Unhealthy, Reason: "ejected by lb1, lb2", AtNodes: atNodes}, "unhealthy: ejected by lb2, lb3"}, // what is so now
 		{ClusterBackend{Health: state.Unhealthy, AtNodes: atNodes, Observers: []Observer{{Reason: "refused"}}}, "unhealthy: refused"},
 		{ClusterBackend{Health: state.Healthy, AtNodes: atNodes}, "healthy, ejected by lb2, lb3"},
+		{ClusterBackend{Health: state.Healthy, AtNodes: []BackendAtNode{{Node: "lb1", CircuitOpen: true}}}, "healthy, circuit open at lb1"},
 		{ClusterBackend{Health: state.Healthy, AtNodes: []BackendAtNode{{Node: "lb1"}, {Node: "lb2", Unreachable: true}}}, "healthy, unreachable from lb2"},
 		{ClusterBackend{Health: state.Unhealthy, AtNodes: []BackendAtNode{{Node: "lb2", Unreachable: true}}, Observers: []Observer{{Reason: "refused"}}}, "unhealthy: refused"},
 	} {

@@ -201,9 +201,9 @@ func (n *node) local() cluster.Local {
 		Backends:          map[string]cluster.LocalBackend{},
 		Panics:            n.proxy.Panics(),
 	}
-	ejected, unreachable := n.proxy.Ejections(), n.proxy.Unreachable()
+	ejected, open, unreachable := n.proxy.Ejections(), n.proxy.OpenCircuits(), n.proxy.Unreachable()
 	for id, count := range n.proxy.InFlight() {
-		l.Backends[id] = cluster.LocalBackend{InFlight: count, Ejected: ejected[id], Unreachable: unreachable[id]}
+		l.Backends[id] = cluster.LocalBackend{InFlight: count, Ejected: ejected[id], CircuitOpen: open[id], Unreachable: unreachable[id]}
 	}
 	for _, o := range n.checker.Observations() {
 		b, seen := l.Backends[o.BackendID], cluster.Observation(o)
