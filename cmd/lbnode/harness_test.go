@@ -41,7 +41,24 @@ func TestMain(m *testing.M) {
 	if addrs := os.Getenv(runRelay); addrs != "" {
 		relayInherited(strings.Split(addrs, ","))
 	}
+	flag.Parse()
+	if err := setParallel(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
 	os.Exit(m.Run())
+}
+
+// setParallel has twice as many tests run at a time as there are cores, unless -parallel says
+// how many: they mostly wait. The long forms, of which the figures count, run alone.
+func setParallel() error {
+	const name = "test.parallel"
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	if given {
+		return nil
+	}
+	return flag.Set(name, strconv.Itoa(amount(2*runtime.NumCPU(), 1)))
 }
 
 // freePort returns a port of 127.0.0.1 that is free for TCP and UDP.
