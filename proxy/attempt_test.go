@@ -87,6 +87,18 @@ func TestRefusedIsRetriedWhateverTheMethod(t *testing.T) {
 	}
 }
 
+// The only backend that a node can reach fails a request, while another is well again
+// and the node does not know yet.
+func TestUnreachableIsTheLastResort(t *testing.T) {
+	resets, _ := startRaw(t, "resets", func(conn net.Conn, _ string) { reset(conn) })
+	good := startServer(t, "good", nil)
+	p, url := startProxy(t, Config{}, resets, good.backend())
+	p.SetReachable("id-good", false)
+	if got := mustGet(t, client(t), url, http.StatusOK); got != "good" {
+		t.Errorf("got %q, want good", got)
+	}
+}
+
 func TestStatusWhenAllAttemptsFail(t *testing.T) {
 	hung, _ := startRaw(t, "hung", func(conn net.Conn, _ string) { io.Copy(io.Discard, conn) })
 	shut, _ := startRaw(t, "shut", func(conn net.Conn, _ string) {})

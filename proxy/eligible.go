@@ -34,8 +34,9 @@ type tier struct {
 // choice is who gets the traffic of a pool.
 type choice struct {
 	targets []*balance.Target
-	backups bool // it is they
-	panics  bool // so few are fit that health is ignored
+	fit     []*balance.Target // and those of the same tier that this node cannot reach
+	backups bool              // it is they
+	panics  bool              // so few are fit that health is ignored
 }
 
 // refresh tells the strategy which targets are eligible now, and what share of the
@@ -49,6 +50,7 @@ func (p *Proxy) refresh(pool *pool) {
 		p.tellPanic(pool)
 	}
 	pool.eligible.Store(int64(len(chosen.targets)))
+	pool.fit.Store(&chosen.fit)
 	pool.strategy.Update(p.ramped(pool, chosen.targets, time.Now()))
 	if s := pool.sticky.Load(); s != nil {
 		s.refresh(pool, all, chosen)
@@ -88,15 +90,15 @@ func choose(all []candidate, spec *state.Pool) choice {
 	t, backups := serving(tierOf(all, false), tierOf(all, true))
 	switch {
 	case len(t.fit)*100 < spec.Panic*len(t.known):
-		return choice{t.known, backups, true}
+		return choice{t.known, t.fit, backups, true}
 	case len(t.reachable) > 0:
-		return choice{t.reachable, backups, false}
+		return choice{t.reachable, t.fit, backups, false}
 	case len(t.fit) > 0:
-		return choice{t.fit, backups, false}
+		return choice{t.fit, t.fit, backups, false}
 	case spec.WhenAllDown == state.FailOpen:
-		return choice{t.ready, backups, false}
+		return choice{t.ready, nil, backups, false}
 	default:
-		return choice{nil, backups, false}
+		return choice{nil, nil, backups, false}
 	}
 }
 

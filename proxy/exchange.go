@@ -57,7 +57,7 @@ func (e *exchange) next(err error) *balance.Target {
 	if !e.repeatable(err) || len(e.tried) == maxAttempts {
 		return nil
 	}
-	target := e.pool.strategy.Pick(e.key, e.tried)
+	target := e.pool.other(e.key, e.tried)
 	if target == nil || err != errOpen && !e.pay() { // errOpen has cost nobody anything
 		return nil
 	}

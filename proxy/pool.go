@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,8 @@ type pool struct {
 	counter  balance.Counter  // the same
 	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
-	eligible atomic.Int64           // how many targets there are to pick from
+	eligible atomic.Int64 // how many targets there are to pick from
+	fit      atomic.Pointer[[]*balance.Target]
 	sticky   atomic.Pointer[sticky] // nil if clients are not kept anywhere
 	judges   bool                   // what becomes of attempts counts
 
@@ -159,4 +161,19 @@ func (p *Proxy) forget(old *table) {
 			}
 		}
 	}
+}
+
+// other picks a target for a request that has failed at those tried. Where no other is
+// eligible, it is one that this node could not reach when it last tried: that may be over,
+// and the request is lost otherwise.
+func (p *pool) other(key uint64, tried []*balance.Target) *balance.Target {
+	if t := p.strategy.Pick(key, tried); t != nil {
+		return t
+	}
+	for _, t := range *p.fit.Load() {
+		if !slices.Contains(tried, t) {
+			return t
+		}
+	}
+	return nil
 }
