@@ -21,10 +21,10 @@ type pool struct {
 	counter  balance.Counter  // the same
 	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
-	eligible atomic.Int64 // how many targets there are to pick from
-	fit      atomic.Pointer[[]*balance.Target]
-	sticky   atomic.Pointer[sticky] // nil if clients are not kept anywhere
-	judges   bool                   // what becomes of attempts counts
+	eligible atomic.Int64                      // how many targets there are to pick from
+	fit      atomic.Pointer[[]*balance.Target] // and to fall back on, unreachable ones included
+	sticky   atomic.Pointer[sticky]            // nil if clients are not kept anywhere
+	judges   bool                              // what becomes of attempts counts
 
 	outlook             // of the pool of that name, whatever changes in it
 	climb   *time.Timer // until the next step of a slow start; nil if there was none

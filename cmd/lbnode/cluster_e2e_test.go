@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -104,26 +103,7 @@ func TestCluster(t *testing.T) {
 func (f *fleet) evenShares(t *testing.T) {
 	const requests, clients = 3000, 10
 	for _, n := range f.nodes {
-		var mu sync.Mutex
-		var sending sync.WaitGroup
-		shares := map[string]int{}
-		for range clients {
-			sending.Go(func() {
-				client := &http.Client{Transport: &http.Transport{}}
-				defer client.CloseIdleConnections()
-				for range requests / clients {
-					name, err := fetch(client, "http://"+n.http+"/")
-					if err != nil {
-						t.Errorf("%s: %v", n.name, err)
-						return
-					}
-					mu.Lock()
-					shares[name]++
-					mu.Unlock()
-				}
-			})
-		}
-		sending.Wait()
+		shares := sendTo(t, n, "/", clients, requests/clients)
 		t.Logf("%s: %v", n.name, shares)
 		for name, got := range shares {
 			if got < requests/3-1 || got > requests/3+1 {
