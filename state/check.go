@@ -125,77 +125,92 @@ func statusCode(text string) (int, bool) {
 
 // checkSettings are the rows of HealthCheck.
 var checkSettings = []setting{
-	{path: "health_check.type", since: 1, rule: choice{
-		at:      func(s *Settings) *string { return &s.HealthCheck.Type },
-		initial: CheckHTTP,
-		words:   []word{{CheckHTTP, 1}, {CheckTCP, 1}, {CheckGRPC, 4}, {CheckAgent, 4}},
-	}},
-	{path: "health_check.path", since: 1, rule: text{
-		at:      func(s *Settings) *string { return &s.HealthCheck.Path },
-		initial: "/",
-		want:    "a path that begins with / and holds no space or control character",
-		ok:      func(path string) bool { return strings.HasPrefix(path, "/") && printable(path) },
-	}, needs: needsType(CheckHTTP)},
-	{path: "health_check.interval", since: 1, rule: duration{
-		at:      func(s *Settings) *Duration { return &s.HealthCheck.Interval },
-		initial: 2 * time.Second, least: minInterval, most: maxDuration,
-	}},
-	{path: "health_check.timeout", since: 1, rule: duration{
-		at:      func(s *Settings) *Duration { return &s.HealthCheck.Timeout },
-		initial: time.Second, least: time.Millisecond, most: maxDuration,
-	}},
-	{path: "health_check.rise", since: 1, rule: count{
-		at:      func(s *Settings) *int { return &s.HealthCheck.Rise },
-		initial: 2, least: 1, most: 100,
-	}},
-	{path: "health_check.fall", since: 1, rule: count{
-		at:      func(s *Settings) *int { return &s.HealthCheck.Fall },
-		initial: 3, least: 1, most: 100,
-	}},
-	{path: "health_check.unhealthy_interval", since: 4, rule: duration{
-		at:    func(s *Settings) *Duration { return &s.HealthCheck.UnhealthyInterval },
-		least: minInterval, most: maxDuration, optional: true,
-	}},
-	{path: "health_check.method", since: 4, rule: choice{
-		at:   func(s *Settings) *string { return &s.HealthCheck.Method },
-		none: defaultMethod, words: []word{{"HEAD", 4}, {"OPTIONS", 4}, {"POST", 4}},
-	}, needs: needsType(CheckHTTP)},
-	{path: "health_check.host", since: 4, rule: text{
-		at:    func(s *Settings) *string { return &s.HealthCheck.Host },
-		none:  CheckNone,
-		want:  "a host name or an IP address without a port, or " + CheckNone,
-		ok:    validHost,
-		clean: canonicalHost,
-	}, needs: needsType(CheckHTTP, CheckGRPC)},
-	{path: "health_check.status", since: 4, rule: text{
-		at:   func(s *Settings) *string { return &s.HealthCheck.Status },
-		none: defaultStatus,
-		want: "a list of statuses such as 200-299,401",
-		ok:   validStatus,
-	}, needs: needsType(CheckHTTP)},
-	{path: "health_check.body", since: 4, rule: text{
-		at:   func(s *Settings) *string { return &s.HealthCheck.Body },
-		none: CheckNone,
-		want: fmt.Sprintf("a text of at most %d bytes, or %s", maxCheckText, CheckNone),
-		ok:   func(body string) bool { return len(body) <= maxCheckText },
-	}, needs: needsType(CheckHTTP)},
-	{path: "health_check.tls", since: 4, rule: choice{
-		at:   func(s *Settings) *string { return &s.HealthCheck.TLS },
-		none: TLSAuto, words: []word{{TLSOn, 4}, {TLSOff, 4}, {TLSInsecure, 4}},
-	}},
-	{path: "health_check.port", since: 4, rule: count{
-		at:    func(s *Settings) *int { return &s.HealthCheck.Port },
-		least: 1, most: 65535, none: "the backend's own",
-	}},
-	{path: "health_check.service", since: 4, rule: text{
-		at:   func(s *Settings) *string { return &s.HealthCheck.Service },
-		none: CheckNone,
-		want: fmt.Sprintf("a name of at most %d characters without spaces and control characters, or %s", maxService, CheckNone),
-		ok:   func(service string) bool { return len(service) <= maxService && printable(service) },
-	}, needs: needsType(CheckGRPC)},
-	{path: "health_check.headers", since: 4, rule: headers{
-		at: func(s *Settings) *map[string]string { return &s.HealthCheck.Headers },
-	}, needs: needsType(CheckHTTP)},
+	{path: "health_check.type", since: 1, means: "what a probe does: an HTTP request, a connection, the gRPC health service, or a question to an agent",
+		rule: choice{
+			at:      func(s *Settings) *string { return &s.HealthCheck.Type },
+			initial: CheckHTTP,
+			words:   []word{{CheckHTTP, 1}, {CheckTCP, 1}, {CheckGRPC, 4}, {CheckAgent, 4}},
+		}},
+	{path: "health_check.path", since: 1, means: "the request target of an `http` check",
+		rule: text{
+			at:      func(s *Settings) *string { return &s.HealthCheck.Path },
+			initial: "/",
+			want:    "a path that begins with / and holds no space or control character",
+			ok:      func(path string) bool { return strings.HasPrefix(path, "/") && printable(path) },
+		}, needs: needsType(CheckHTTP)},
+	{path: "health_check.interval", since: 1, means: "the time between the starts of two probes",
+		rule: duration{
+			at:      func(s *Settings) *Duration { return &s.HealthCheck.Interval },
+			initial: 2 * time.Second, least: minInterval, most: maxDuration,
+		}},
+	{path: "health_check.timeout", since: 1, means: "bounds one probe; at most `interval`",
+		rule: duration{
+			at:      func(s *Settings) *Duration { return &s.HealthCheck.Timeout },
+			initial: time.Second, least: time.Millisecond, most: maxDuration,
+		}},
+	{path: "health_check.rise", since: 1, means: "how many probes in a row must pass before an unhealthy backend is healthy",
+		rule: count{
+			at:      func(s *Settings) *int { return &s.HealthCheck.Rise },
+			initial: 2, least: 1, most: 100,
+		}},
+	{path: "health_check.fall", since: 1, means: "how many probes in a row must fail before a healthy backend is unhealthy",
+		rule: count{
+			at:      func(s *Settings) *int { return &s.HealthCheck.Fall },
+			initial: 3, least: 1, most: 100,
+		}},
+	{path: "health_check.unhealthy_interval", since: 4, means: "takes the place of `interval` while a backend is not healthy",
+		rule: duration{
+			at:    func(s *Settings) *Duration { return &s.HealthCheck.UnhealthyInterval },
+			least: minInterval, most: maxDuration, optional: true,
+		}},
+	{path: "health_check.method", since: 4, means: "the method of an `http` check",
+		rule: choice{
+			at:   func(s *Settings) *string { return &s.HealthCheck.Method },
+			none: defaultMethod, words: []word{{"HEAD", 4}, {"OPTIONS", 4}, {"POST", 4}},
+		}, needs: needsType(CheckHTTP)},
+	{path: "health_check.host", since: 4, means: "the host that an `http` or `grpc` check asks for, in `Host` and in TLS",
+		rule: text{
+			at:    func(s *Settings) *string { return &s.HealthCheck.Host },
+			none:  CheckNone,
+			want:  "a host name or an IP address without a port, or " + CheckNone,
+			ok:    validHost,
+			clean: canonicalHost,
+		}, needs: needsType(CheckHTTP, CheckGRPC)},
+	{path: "health_check.status", since: 4, means: "which statuses of an answer pass",
+		rule: text{
+			at:   func(s *Settings) *string { return &s.HealthCheck.Status },
+			none: defaultStatus,
+			want: "a list of statuses such as 200-299,401",
+			ok:   validStatus,
+		}, needs: needsType(CheckHTTP)},
+	{path: "health_check.body", since: 4, means: "a text that must stand in the first 64 KiB of the answer",
+		rule: text{
+			at:   func(s *Settings) *string { return &s.HealthCheck.Body },
+			none: CheckNone,
+			want: fmt.Sprintf("a text of at most %d bytes, or %s", maxCheckText, CheckNone),
+			ok:   func(body string) bool { return len(body) <= maxCheckText },
+		}, needs: needsType(CheckHTTP)},
+	{path: "health_check.tls", since: 4, means: "whether probes use TLS; `auto` is as traffic does, `insecure` takes any certificate",
+		rule: choice{
+			at:   func(s *Settings) *string { return &s.HealthCheck.TLS },
+			none: TLSAuto, words: []word{{TLSOn, 4}, {TLSOff, 4}, {TLSInsecure, 4}},
+		}},
+	{path: "health_check.port", since: 4, means: "another port of the backend's host to probe; an `agent` check needs it",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.HealthCheck.Port },
+			least: 1, most: 65535, none: "the backend's own",
+		}},
+	{path: "health_check.service", since: 4, means: "the service that a `grpc` check asks for; without it, the server as a whole",
+		rule: text{
+			at:   func(s *Settings) *string { return &s.HealthCheck.Service },
+			none: CheckNone,
+			want: fmt.Sprintf("a name of at most %d characters without spaces and control characters, or %s", maxService, CheckNone),
+			ok:   func(service string) bool { return len(service) <= maxService && printable(service) },
+		}, needs: needsType(CheckGRPC)},
+	{path: "health_check.headers", since: 4, means: "what an `http` check sends besides; a change adds to them, and an empty value takes one away",
+		rule: headers{
+			at: func(s *Settings) *map[string]string { return &s.HealthCheck.Headers },
+		}, needs: needsType(CheckHTTP)},
 }
 
 // needsType is for settings that only some kinds of check look at.

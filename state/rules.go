@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"maps"
 	"net/textproto"
 	"slices"
@@ -23,6 +24,8 @@ type rule interface {
 	version(s *Settings) int
 	// value is nil if there is none.
 	value(s *Settings) any
+	// values says what may be given, in words.
+	values() string
 }
 
 // word is a value of a choice.
@@ -48,11 +51,10 @@ func (c choice) validate(s *Settings, path string) *Error {
 	if given == "" && c.initial == "" || slices.ContainsFunc(c.words, func(w word) bool { return w.name == given }) {
 		return nil
 	}
-	return invalid(path, "must be %s, not %q", c.list(), given)
+	return invalid(path, "must be %s, not %q", c.values(), given)
 }
 
-// list is what may be given, in words.
-func (c choice) list() string {
+func (c choice) values() string {
 	var names []string
 	if c.none != "" {
 		names = append(names, c.none)
@@ -88,6 +90,8 @@ func (t text) begin(s *Settings)       { *t.at(s) = t.initial }
 func (t text) value(s *Settings) any   { return present(*t.at(s)) }
 func (t text) version(s *Settings) int { return given(*t.at(s)) }
 
+func (t text) values() string { return t.want }
+
 func (t text) merge(s, old *Settings) {
 	if t.clean != nil {
 		*t.at(s) = t.clean(*t.at(s))
@@ -122,6 +126,14 @@ func (c count) begin(s *Settings)       { *c.at(s) = c.initial }
 func (c count) value(s *Settings) any   { return present(*c.at(s)) }
 func (c count) version(s *Settings) int { return given(*c.at(s)) }
 
+func (c count) values() string {
+	values := fmt.Sprintf("%d to %d%s", c.least, c.most, c.unit)
+	if c.none != "" {
+		values += fmt.Sprintf(", or %d for %s", NoLimit, c.none)
+	}
+	return values
+}
+
 func (c count) merge(s, old *Settings) {
 	if c.none != "" && *c.at(s) == NoLimit {
 		*c.at(s) = 0
@@ -135,10 +147,7 @@ func (c count) validate(s *Settings, path string) *Error {
 	if c.none != "" && given == 0 || c.least <= given && given <= c.most {
 		return nil
 	}
-	if c.none == "" {
-		return invalid(path, "must be %d to %d%s, not %d", c.least, c.most, c.unit, given)
-	}
-	return invalid(path, "must be %d to %d%s, or %d for %s, not %d", c.least, c.most, c.unit, NoLimit, c.none, given)
+	return invalid(path, "must be %s, not %d", c.values(), given)
 }
 
 // duration is a time of least to most.
@@ -174,7 +183,18 @@ func (d duration) validate(s *Settings, path string) *Error {
 	if d.optional && *d.at(s) == 0 {
 		return nil
 	}
-	return validDuration(path, *d.at(s), d.least, d.most)
+	if given := time.Duration(*d.at(s)); given < d.least || given > d.most {
+		return invalid(path, "must be %s, not %s", d.values(), given)
+	}
+	return nil
+}
+
+func (d duration) values() string {
+	values := d.least.String() + " to " + d.most.String()
+	if d.optional {
+		values += ", or none"
+	}
+	return values
 }
 
 // headers are names and values. A change adds to those there are; an empty value takes
@@ -186,6 +206,10 @@ type headers struct {
 func (headers) begin(*Settings)                            {}
 func (h headers) merge(s, old *Settings)                   { *h.at(s) = mergedHeaders(*h.at(s), *h.at(old)) }
 func (h headers) validate(s *Settings, path string) *Error { return validHeaders(*h.at(s)) }
+
+func (h headers) values() string {
+	return fmt.Sprintf("at most %d, of letters, digits and dashes, with values of at most %d bytes", maxHeaders, maxCheckText)
+}
 
 func (h headers) version(s *Settings) int {
 	if len(*h.at(s)) > 0 {

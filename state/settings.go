@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"time"
@@ -42,6 +43,7 @@ type Settings struct {
 type setting struct {
 	path  string // as in JSON, with dots between
 	since int    // the first version of commands that has it
+	means string // for the reference, where the unit is said by rule
 	rule  rule
 	// needs says which other setting it has no effect without, in words; empty if it has one,
 	// or nil if it always has.
@@ -50,93 +52,113 @@ type setting struct {
 
 // settings is the table, in the order of the fields.
 var settings = joined([]setting{
-	{path: "strategy", since: 1, rule: choice{
-		at:      func(s *Settings) *string { return &s.Strategy },
-		initial: RoundRobin,
-		words:   []word{{RoundRobin, 1}, {Random, 4}, {LeastConnections, 4}, {P2C, 4}, {LeastTime, 4}, {Hash, 4}},
-	}},
-	{path: "hash_on", since: 4, rule: text{
-		at:   func(s *Settings) *string { return &s.HashOn },
-		none: HashClient,
-		want: HashClient + ", " + HashPath + ", " + HashHeader + ":NAME, " + HashCookie + ":NAME or " + HashQuery + ":NAME" +
-			" with a name of at most 128 characters as requests have it",
-		ok: validHashOn,
-	}},
+	{path: "strategy", since: 1, means: "how the next backend is picked; all go by weight, and count only this node's own requests",
+		rule: choice{
+			at:      func(s *Settings) *string { return &s.Strategy },
+			initial: RoundRobin,
+			words:   []word{{RoundRobin, 1}, {Random, 4}, {LeastConnections, 4}, {P2C, 4}, {LeastTime, 4}, {Hash, 4}},
+		}},
+	{path: "hash_on", since: 4, means: "what requests have in common that `hash` sends to one backend; requests without it go by the client",
+		rule: text{
+			at:   func(s *Settings) *string { return &s.HashOn },
+			none: HashClient,
+			want: HashClient + ", " + HashPath + ", " + HashHeader + ":NAME, " + HashCookie + ":NAME or " + HashQuery + ":NAME" +
+				" with a name of at most 128 characters as requests have it",
+			ok: validHashOn,
+		}},
 }, checkSettings, []setting{
-	{path: "timeouts.connect", since: 1, rule: duration{
-		at:      func(s *Settings) *Duration { return &s.Timeouts.Connect },
-		initial: 3 * time.Second, least: time.Millisecond, most: maxDuration,
-	}},
-	{path: "timeouts.request", since: 1, rule: duration{
-		at:      func(s *Settings) *Duration { return &s.Timeouts.Request },
-		initial: 30 * time.Second, least: time.Millisecond, most: maxDuration,
-	}},
-	{path: "timeouts.try", since: 3, rule: duration{
-		at:    func(s *Settings) *Duration { return &s.Timeouts.Try },
-		least: time.Millisecond, most: maxDuration, optional: true,
-	}},
-	{path: "timeouts.hedge", since: 3, rule: duration{
-		at:    func(s *Settings) *Duration { return &s.Timeouts.Hedge },
-		least: time.Millisecond, most: maxDuration, optional: true,
-	}},
-	{path: "limits.connections", since: 3, rule: count{
-		at:    func(s *Settings) *int { return &s.Limits.Connections },
-		least: 1, most: maxLimit, none: "none",
-	}},
-	{path: "limits.pending", since: 3, rule: count{
-		at:    func(s *Settings) *int { return &s.Limits.Pending },
-		least: 1, most: maxLimit, none: "none",
-	}},
-	{path: "limits.failures", since: 3, rule: count{
-		at:    func(s *Settings) *int { return &s.Limits.Failures },
-		least: 1, most: maxLimit, none: "none",
-	}},
-	{path: "limits.open", since: 3, rule: duration{
-		at:    func(s *Settings) *Duration { return &s.Limits.Open },
-		least: 10 * time.Millisecond, most: maxDuration, optional: true,
-	}, needs: needsFailures},
-	{path: "sticky.cookie", since: 4, rule: text{
-		at:   func(s *Settings) *string { return &s.Sticky.Cookie },
-		none: StickyNone,
-		want: StickyNone + " or a name of at most 128 letters, digits and !#$%&'*+.^_`|~-",
-		ok:   tokenPattern.MatchString,
-	}},
-	{path: "sticky.drain", since: 4, rule: choice{
-		at:   func(s *Settings) *string { return &s.Sticky.Drain },
-		none: StickyStay, words: []word{{StickyMove, 4}},
-	}},
-	{path: "outlier.consecutive", since: 4, rule: count{
-		at:    func(s *Settings) *int { return &s.Outlier.Consecutive },
-		least: 1, most: maxLimit, none: "none",
-	}},
-	{path: "outlier.success_rate", since: 4, rule: count{
-		at:    func(s *Settings) *int { return &s.Outlier.SuccessRate },
-		least: 1, most: 100, unit: " percent points", none: "none",
-	}},
-	{path: "outlier.time", since: 4, rule: duration{
-		at:    func(s *Settings) *Duration { return &s.Outlier.Time },
-		least: 10 * time.Millisecond, most: maxDuration, optional: true,
-	}, needs: needsOutlier},
-	{path: "outlier.max_share", since: 4, rule: count{
-		at:    func(s *Settings) *int { return &s.Outlier.MaxShare },
-		least: 1, most: 100, unit: " percent", none: "the default",
-	}, needs: needsOutlier},
-	{path: "when_all_down", since: 1, rule: choice{
-		at:      func(s *Settings) *string { return &s.WhenAllDown },
-		initial: Reject, words: []word{{Reject, 1}, {FailOpen, 1}},
-	}},
-	{path: "panic_threshold", since: 4, rule: count{
-		at:    func(s *Settings) *int { return &s.Panic },
-		least: 1, most: 100, unit: " percent", none: "none",
-	}},
-	{path: "slow_start", since: 4, rule: duration{
-		at:    func(s *Settings) *Duration { return &s.SlowStart },
-		least: 100 * time.Millisecond, most: maxDuration, optional: true,
-	}},
-	{path: "proxy_protocol", since: 3, rule: choice{
-		at:   func(s *Settings) *string { return &s.ProxyProtocol },
-		none: ProxyNone, words: []word{{ProxyV1, 3}, {ProxyV2, 3}},
-	}},
+	{path: "timeouts.connect", since: 1, means: "bounds connecting to a backend",
+		rule: duration{
+			at:      func(s *Settings) *Duration { return &s.Timeouts.Connect },
+			initial: 3 * time.Second, least: time.Millisecond, most: maxDuration,
+		}},
+	{path: "timeouts.request", since: 1, means: "how long a request may make no progress: until the answer begins, and between any two pieces after that",
+		rule: duration{
+			at:      func(s *Settings) *Duration { return &s.Timeouts.Request },
+			initial: 30 * time.Second, least: time.Millisecond, most: maxDuration,
+		}},
+	{path: "timeouts.try", since: 3, means: "how long one backend has to begin its answer before a request that may be repeated goes to another",
+		rule: duration{
+			at:    func(s *Settings) *Duration { return &s.Timeouts.Try },
+			least: time.Millisecond, most: maxDuration, optional: true,
+		}},
+	{path: "timeouts.hedge", since: 3, means: "how long after it was sent a request that may be repeated is sent to a second backend too",
+		rule: duration{
+			at:    func(s *Settings) *Duration { return &s.Timeouts.Hedge },
+			least: time.Millisecond, most: maxDuration, optional: true,
+		}},
+	{path: "limits.connections", since: 3, means: "connections from one node to one backend",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.Limits.Connections },
+			least: 1, most: maxLimit, none: "none",
+		}},
+	{path: "limits.pending", since: 3, means: "requests at one node that may wait for one of `limits.connections`",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.Limits.Pending },
+			least: 1, most: maxLimit, none: "none",
+		}},
+	{path: "limits.failures", since: 3, means: "requests in a row that fail until a node sends the backend no more: its circuit opens",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.Limits.Failures },
+			least: 1, most: maxLimit, none: "none",
+		}},
+	{path: "limits.open", since: 3, means: "how long a circuit stays open before one request is sent as a trial; 10 s without it",
+		rule: duration{
+			at:    func(s *Settings) *Duration { return &s.Limits.Open },
+			least: 10 * time.Millisecond, most: maxDuration, optional: true,
+		}, needs: needsFailures},
+	{path: "sticky.cookie", since: 4, means: "the cookie that keeps a client at the backend that has answered it first",
+		rule: text{
+			at:   func(s *Settings) *string { return &s.Sticky.Cookie },
+			none: StickyNone,
+			want: StickyNone + " or a name of at most 128 letters, digits and !#$%&'*+.^_`|~-",
+			ok:   tokenPattern.MatchString,
+		}},
+	{path: "sticky.drain", since: 4, means: "what becomes of clients whose backend is drained",
+		rule: choice{
+			at:   func(s *Settings) *string { return &s.Sticky.Drain },
+			none: StickyStay, words: []word{{StickyMove, 4}},
+		}},
+	{path: "outlier.consecutive", since: 4, means: "failures in a row, answers of 5xx among them, after which a node ejects a backend",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.Outlier.Consecutive },
+			least: 1, most: maxLimit, none: "none",
+		}},
+	{path: "outlier.success_rate", since: 4, means: "how many percent points less often than the others a backend must succeed to be ejected",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.Outlier.SuccessRate },
+			least: 1, most: 100, unit: " percent points", none: "none",
+		}},
+	{path: "outlier.time", since: 4, means: "how long the first ejection lasts, and longer each time that it happens again; 10 s without it",
+		rule: duration{
+			at:    func(s *Settings) *Duration { return &s.Outlier.Time },
+			least: 10 * time.Millisecond, most: maxDuration, optional: true,
+		}, needs: needsOutlier},
+	{path: "outlier.max_share", since: 4, means: "the most of a pool's backends that may be ejected at a time; 50 percent without it",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.Outlier.MaxShare },
+			least: 1, most: 100, unit: " percent", none: "the default",
+		}, needs: needsOutlier},
+	{path: "when_all_down", since: 1, means: "what requests get when no backend can serve: 503, or a try all the same",
+		rule: choice{
+			at:      func(s *Settings) *string { return &s.WhenAllDown },
+			initial: Reject, words: []word{{Reject, 1}, {FailOpen, 1}},
+		}},
+	{path: "panic_threshold", since: 4, means: "the share of ready backends below which health is ignored",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.Panic },
+			least: 1, most: 100, unit: " percent", none: "none",
+		}},
+	{path: "slow_start", since: 4, means: "the time in which a backend that has become healthy or ready comes to its whole share",
+		rule: duration{
+			at:    func(s *Settings) *Duration { return &s.SlowStart },
+			least: 100 * time.Millisecond, most: maxDuration, optional: true,
+		}},
+	{path: "proxy_protocol", since: 3, means: "the version of the PROXY protocol in which backends are told of the client",
+		rule: choice{
+			at:   func(s *Settings) *string { return &s.ProxyProtocol },
+			none: ProxyNone, words: []word{{ProxyV1, 3}, {ProxyV2, 3}},
+		}},
 })
 
 func needsFailures(s *Settings) string {
@@ -167,6 +189,21 @@ func DefaultSettings() Settings {
 		row.rule.begin(&s)
 	}
 	return s
+}
+
+// Reference tells of each setting its path, the values it takes, what it is without one (empty:
+// nothing), and what it means, in the order of the table.
+func Reference() [][4]string {
+	var lines [][4]string
+	defaults := DefaultSettings()
+	for _, row := range settings {
+		initial := ""
+		if value := row.rule.value(&defaults); value != nil {
+			initial = fmt.Sprint(value)
+		}
+		lines = append(lines, [4]string{row.path, row.rule.values(), initial, row.means})
+	}
+	return lines
 }
 
 // over gives the settings that s, a change, makes of old.

@@ -2,8 +2,10 @@ package state
 
 import (
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -98,5 +100,26 @@ func TestSettingsWithoutEffect(t *testing.T) {
 		if got := err; (got == nil) != (test.field == "") || got != nil && got.Field != test.field {
 			t.Errorf("%s: got %v, want field %q at fault", test.name, got, test.field)
 		}
+	}
+}
+
+// TestReferenceIsUpToDate: SETTINGS.md has what the table says. -update writes it anew.
+func TestReferenceIsUpToDate(t *testing.T) {
+	want := "# The settings of a pool\n\nWritten from the table in `settings.go` and `check.go`: " +
+		"`go test ./state -run Reference -update` writes it anew.\n\n" +
+		"`PATCH /v1/pools/NAME` changes those that it names. The word `none`, or the one in the table, takes away what may be absent.\n" +
+		"`hash_on` goes with the strategy `hash`, and `sticky.drain` with its cookie.\n\n" +
+		"| setting | values | without it | what it says |\n|---|---|---|---|\n"
+	for _, line := range Reference() {
+		values := strings.ReplaceAll(line[1], "|", "\\|")
+		want += fmt.Sprintf("| `%s` | %s | %s | %s |\n", line[0], values, line[2], line[3])
+	}
+	if *update {
+		if err := os.WriteFile("SETTINGS.md", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := string(readGolden(t, "SETTINGS.md")); got != want {
+		t.Error("SETTINGS.md says something else than the table; go test ./state -run Reference -update writes it anew")
 	}
 }

@@ -109,13 +109,6 @@ func (r Route) canonical() Route {
 	return r
 }
 
-func validDuration(field string, d Duration, least, most time.Duration) *Error {
-	if time.Duration(d) < least || time.Duration(d) > most {
-		return invalid(field, "must be %s to %s, not %s", least, most, d)
-	}
-	return nil
-}
-
 func printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
