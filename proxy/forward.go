@@ -34,8 +34,9 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 		if admits(target) {
 			err = x.Forward(p.ctx, target.Via.(*http1.Backend), e.patience())
 			target = e.answerer()
-			p.settle(pool, target, x.Status(), e.blame(err))
-			e.observe(target, err)
+			blame := e.blame(err)
+			p.settle(pool, target, x.Status(), blame)
+			e.observe(target, blame)
 		}
 		e.code = x.Status()
 		if err == nil {

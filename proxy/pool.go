@@ -15,7 +15,8 @@ import (
 type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
-	findings []*finding        // the same
+	via      map[*http1.Backend]*balance.Target
+	findings []*finding // the same
 	strategy balance.Strategy
 	observer balance.Observer // the strategy, if it is one; nil if not
 	counter  balance.Counter  // the same
@@ -63,7 +64,7 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	if old != nil && old.spec == spec {
 		return old
 	}
-	made, now := &pool{spec: spec}, time.Now()
+	made, now := &pool{spec: spec, via: make(map[*http1.Backend]*balance.Target, len(spec.Backends))}, time.Now()
 	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
 		made.budget, made.outlook = old.budget, old.outlook
@@ -84,6 +85,7 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 		b := &spec.Backends[i]
 		made.targets = append(made.targets, p.target(made, b, now))
 		made.findings = append(made.findings, p.findings[b.ID])
+		made.via[p.findings[b.ID].via] = made.targets[i]
 	}
 	made.sticky.Store(newSticky(made, p.cookieKeys))
 	p.refresh(made)
@@ -163,13 +165,10 @@ func (p *Proxy) forget(old *table) {
 	}
 }
 
-// other picks a target for a request that has failed at those tried. Where no other is
-// eligible, it is one that this node could not reach when it last tried: that may be over,
-// and the request is lost otherwise.
-func (p *pool) other(key uint64, tried []*balance.Target) *balance.Target {
-	if t := p.strategy.Pick(key, tried); t != nil {
-		return t
-	}
+// lastResort gives a target for a request that has failed at those tried while no other is
+// eligible: one that this node could not reach when it last tried. That may be over, and the
+// request is lost otherwise.
+func (p *pool) lastResort(tried []*balance.Target) *balance.Target {
 	for _, t := range *p.fit.Load() {
 		if !slices.Contains(tried, t) {
 			return t

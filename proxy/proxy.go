@@ -76,8 +76,8 @@ type Recorder interface {
 	// answer.
 	Attempt(pool, backend string, code int, took time.Duration)
 	// Retry: a request goes to another backend. The reason is connect (no connection
-	// could be made), reset (it was lost before an answer came), timeout or hedge (it
-	// goes to two at once).
+	// could be made), reset (it was lost before an answer came), stale (the same, but it
+	// had been idle before), timeout or hedge (it goes to two at once).
 	Retry(pool, reason string)
 	// Reject: the proxy itself refused a request, because of bad_request, method,
 	// no_route, no_backend or no_view, or a connection, because of proxy_protocol,
