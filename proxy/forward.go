@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 
 const (
 	idleBackendTime = 60 * time.Second
+	// namedBackendAge is how long a connection is used to a backend whose host is a name,
+	// which may stand for another address by then. One that is an address stays where it is.
+	namedBackendAge = 60 * time.Second
 	// statusClientLeft stands in counts for an answer that nobody was there to get.
 	statusClientLeft = 499
 )
@@ -92,14 +96,25 @@ func (p *Proxy) reach(b *state.Backend, local *balance.Local, spec *state.Pool) 
 		Conns:   spec.Limits.Connections,
 		Waiting: spec.Limits.Pending,
 		Idle:    idleBackendTime,
+		Age:     ageFor(b.Host),
 		Proxy:   proxyVersions[spec.ProxyProtocol],
 		Found:   func(err error) { p.found(b.ID, local, err) },
+
+		Resolver: p.config.Resolver,
 	}
 	if b.Protocol == "https" {
 		config.TLS = p.tls.Clone()
 		config.TLS.ServerName = b.Host
 	}
 	return http1.NewBackend(config)
+}
+
+// ageFor is how long a connection to a host is used; 0: for ever.
+func ageFor(host string) time.Duration {
+	if _, err := netip.ParseAddr(host); err != nil {
+		return namedBackendAge
+	}
+	return 0
 }
 
 // proxyVersions are those of the PROXY protocol, by what a pool calls them.

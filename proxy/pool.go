@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,7 @@ type finding struct {
 	via     *http1.Backend
 	reached *state.Pool // that via was made for
 	opinion *bool       // of this node's probes; nil if it has none
+	at      netip.Addr  // where they last passed; zero if that is not known
 
 	serves    bool      // the view wants it to have traffic
 	risen     time.Time // when it began to, as long as that matters
@@ -128,6 +130,7 @@ func (p *Proxy) target(pool *pool, b *state.Backend, now time.Time) *balance.Tar
 			f.via.Close()
 		}
 		f.via, f.reached = p.reach(b, f.local, pool.spec), pool.spec
+		f.via.Settle(f.at)
 	}
 	f.pool = pool
 	f.seen(b, fresh, time.Duration(pool.spec.SlowStart), now)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -237,6 +238,11 @@ func (f *findings) Judged(o health.Observation) {
 
 // Failed implements health.Sink.
 func (f *findings) Failed(pool, backend string) { f.metrics.CheckFailed(pool, backend) }
+
+// Placed implements health.Sink.
+func (f *findings) Placed(backendID, url string, at netip.Addr) {
+	f.proxy.SetPlace(backendID, url, at)
+}
 
 // control is the cluster as the admin API sees it: after leaving, the process
 // stops too.

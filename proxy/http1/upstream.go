@@ -160,10 +160,11 @@ func (u *upstream) discard() {
 }
 
 // spent says whether it is not to be used again: it was idle for too long, is too old, or
-// goes to where the backend is no more.
+// goes to where the backend is no more. One that a client authenticates by may become as old
+// as the client's: the client would have to do so anew each time.
 func (u *upstream) spent(now int64) bool {
 	idle := u.backend.config.Idle
-	return idle > 0 && now-u.since > idle.Milliseconds() || now >= u.until || u.misplaced()
+	return idle > 0 && now-u.since > idle.Milliseconds() || now >= u.until && !u.tied || u.misplaced()
 }
 
 // end is when a connection is too old that is new now. Those that were opened together do not
