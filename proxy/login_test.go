@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -253,5 +255,40 @@ func TestIdleLoginGivesWay(t *testing.T) {
 		if got := g.open.Load(); got > 1 {
 			t.Errorf("got %d connections open, want one", got)
 		}
+	}
+}
+
+// Whatever clients and the backend do with connections that are some client's alone, none
+// holds a place in the end that nobody can have.
+func TestLoginsLeaveRoom(t *testing.T) {
+	const clients, rounds = 12, 30
+	g := startGuarded(t, "g", "NTLM")
+	pool := poolOf(state.DefaultPool, g.Backend)
+	pool.Limits = state.Limits{Connections: 3, Pending: clients}
+	_, url := startProxyWith(t, Config{}, viewOf(nil, pool))
+	var running sync.WaitGroup
+	for seed := range clients {
+		running.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(seed), 1))
+			for range rounds {
+				v := arrive(t, url)
+				for range random.IntN(5) {
+					g.drops.Store(random.IntN(4) == 0)
+					v.ask("GET", []string{"", "NTLM " + ntlm1, "NTLM " + ntlm3 + "me", "Basic eA=="}[random.IntN(4)])
+				}
+				v.conn.Close()
+			}
+		})
+	}
+	running.Wait()
+	g.drops.Store(false)
+	eventually(t, "private connections are closed with their clients'", func() bool { return g.open.Load() == 0 })
+	room := make([]*visitor, 3)
+	for i := range room {
+		room[i] = arrive(t, url)
+		room[i].logIn("NTLM", "alice")
+	}
+	if got := g.open.Load(); got != 3 {
+		t.Errorf("got room for %d connections in the end, want 3", got)
 	}
 }

@@ -197,7 +197,7 @@ func (r *Request) noteFields(b []byte) error {
 		case te:
 			r.trailers = r.trailers || has(value, "trailers")
 		case authorization:
-			r.login = loginOf(value)
+			r.login = max(r.login, loginOf(value))
 		case upgrade:
 			r.upgradings++
 			r.websocket = equalFold(value, "websocket")
