@@ -21,7 +21,8 @@ type exchange struct {
 	method   string
 	key      uint64 // that the pool's strategy picks by
 	sticky   *sticky
-	cookie   []byte // that came for sticky
+	cookie   []byte         // that came for sticky
+	bound    *http1.Backend // where the client authenticates by its connection; nil if nowhere
 
 	tried []*balance.Target // in order; the last one is the current one
 	room  [maxAttempts]*balance.Target
@@ -57,8 +58,8 @@ func (e *exchange) first(now time.Time) *balance.Target {
 // home is where the client is kept: where it has authenticated, or else where its cookie
 // says. It is nil if it may go anywhere.
 func (e *exchange) home() *balance.Target {
-	if bound := e.x.Bound(); bound != nil {
-		if target := e.pool.via[bound]; target != nil && target.Keeps.Load() {
+	if e.bound != nil {
+		if target := e.pool.via[e.bound]; target != nil && target.Keeps.Load() {
 			return target
 		}
 	}
@@ -184,7 +185,7 @@ func (e *exchange) patience() http1.Patience {
 		return patience
 	}
 	patience.Again = true
-	if bound := e.x.Bound(); bound != nil && bound == e.tried[len(e.tried)-1].Via { // elsewhere nobody knows the client
+	if e.bound != nil && e.bound == e.tried[len(e.tried)-1].Via { // elsewhere nobody knows the client
 		return patience
 	}
 	if timeouts.Try > 0 && e.prepay() {

@@ -27,7 +27,7 @@ const (
 func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.Time) outcome {
 	e := exchanges.Get().(*exchange)
 	defer exchanges.Put(e)
-	*e = exchange{pool: pool, recorder: p.recorder, method: method, x: x}
+	*e = exchange{pool: pool, recorder: p.recorder, method: method, x: x, bound: x.Bound()}
 	target := e.first(began)
 	if target == nil {
 		p.reject(x, &noBackend)
