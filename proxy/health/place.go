@@ -15,12 +15,12 @@ import (
 // A host that is a name is looked up for each probe, and may move. Where probes pass, the
 // sink is told, so that traffic goes to what was judged and not to where the name once led.
 
-// dial connects to a host: at the address where the last probe passed if the name still
-// stands for it, within half of the time, and else at any. The dialer knows the timeout
-// besides the context, which names no end, so that it shares it out among the addresses.
+// dial connects to a host. Of several addresses that is the one where the last probe passed,
+// within half of the time, and else any. The dialer knows the timeout besides the context,
+// which names no end, so that it shares it out among the addresses.
 func (p prober) dial(ctx context.Context, timeout time.Duration, host string, port int) (net.Conn, error) {
 	dialer := net.Dialer{KeepAlive: -1, Timeout: timeout, Resolver: p.resolver}
-	if p.last.IsValid() && p.standsFor(ctx, host, p.last) {
+	if p.last.IsValid() && p.isOneOf(ctx, host, p.last) {
 		near := dialer
 		near.Timeout = timeout / 2
 		if conn, err := near.DialContext(ctx, "tcp", netip.AddrPortFrom(p.last, uint16(port)).String()); err == nil {
@@ -30,9 +30,10 @@ func (p prober) dial(ctx context.Context, timeout time.Duration, host string, po
 	return dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 }
 
-func (p prober) standsFor(ctx context.Context, host string, addr netip.Addr) bool {
+// isOneOf says whether a name stands for the address and for others.
+func (p prober) isOneOf(ctx context.Context, host string, addr netip.Addr) bool {
 	addrs, err := cmp.Or(p.resolver, net.DefaultResolver).LookupNetIP(ctx, "ip", host)
-	return err == nil && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == addr })
+	return err == nil && len(addrs) > 1 && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == addr })
 }
 
 // placeOf is where a connection to a backend goes; zero for a host that is an address, which

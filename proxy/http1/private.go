@@ -33,7 +33,10 @@ func loginOf(value []byte) login {
 	}
 	_, token, _ := bytes.Cut(value, []byte(" "))
 	token = bytes.TrimLeft(token, " ")
-	if bytes.HasPrefix(token, []byte("TlRMTVNTUAAD")) || len(token) > 1 && token[0] == 'o' && 'Q' <= token[1] && token[1] <= 'f' {
+	switch {
+	case bytes.HasPrefix(token, []byte("TlRMTVNTUAAD")):
+		return continues
+	case len(token) > 1 && token[0] == 'o' && 'Q' <= token[1] && token[1] <= 'f':
 		return continues
 	}
 	return begins
