@@ -59,7 +59,7 @@ func (e *exchange) first(now time.Time) *balance.Target {
 // says. It is nil if it may go anywhere.
 func (e *exchange) home() *balance.Target {
 	if e.bound != nil {
-		if target := e.pool.via[e.bound]; target != nil && target.Keeps.Load() {
+		if target := e.pool.targetOf[e.bound]; target != nil && target.Keeps.Load() {
 			return target
 		}
 	}

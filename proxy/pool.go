@@ -16,7 +16,7 @@ import (
 type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
-	via      map[*http1.Backend]*balance.Target
+	targetOf map[*http1.Backend]*balance.Target
 	findings []*finding // the same
 	strategy balance.Strategy
 	observer balance.Observer // the strategy, if it is one; nil if not
@@ -66,7 +66,7 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	if old != nil && old.spec == spec {
 		return old
 	}
-	made, now := &pool{spec: spec, via: make(map[*http1.Backend]*balance.Target, len(spec.Backends))}, time.Now()
+	made, now := &pool{spec: spec, targetOf: make(map[*http1.Backend]*balance.Target, len(spec.Backends))}, time.Now()
 	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
 		made.budget, made.outlook = old.budget, old.outlook
@@ -87,7 +87,7 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 		b := &spec.Backends[i]
 		made.targets = append(made.targets, p.target(made, b, now))
 		made.findings = append(made.findings, p.findings[b.ID])
-		made.via[p.findings[b.ID].via] = made.targets[i]
+		made.targetOf[p.findings[b.ID].via] = made.targets[i]
 	}
 	made.sticky.Store(newSticky(made, p.cookieKeys))
 	p.refresh(made)
