@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 
 const (
 	idleBackendTime = 60 * time.Second
+	// namedBackendAge is how long a connection is used to a backend whose host is a name,
+	// which may stand for another address by then. One that is an address stays where it is.
+	namedBackendAge = 60 * time.Second
 	// statusClientLeft stands in counts for an answer that nobody was there to get.
 	statusClientLeft = 499
 )
@@ -23,7 +27,7 @@ const (
 func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.Time) outcome {
 	e := exchanges.Get().(*exchange)
 	defer exchanges.Put(e)
-	*e = exchange{pool: pool, recorder: p.recorder, method: method, x: x}
+	*e = exchange{pool: pool, recorder: p.recorder, method: method, x: x, bound: x.Bound()}
 	target := e.first(began)
 	if target == nil {
 		p.reject(x, &noBackend)
@@ -34,8 +38,9 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 		if admits(target) {
 			err = x.Forward(p.ctx, target.Via.(*http1.Backend), e.patience())
 			target = e.answerer()
-			p.settle(pool, target, x.Status(), e.blame(err))
-			e.observe(target, err)
+			blame := e.blame(err)
+			p.settle(pool, target, x.Status(), blame)
+			e.observe(target, blame)
 		}
 		e.code = x.Status()
 		if err == nil {
@@ -91,14 +96,25 @@ func (p *Proxy) reach(b *state.Backend, local *balance.Local, spec *state.Pool) 
 		Conns:   spec.Limits.Connections,
 		Waiting: spec.Limits.Pending,
 		Idle:    idleBackendTime,
+		Age:     ageFor(b.Host),
 		Proxy:   proxyVersions[spec.ProxyProtocol],
 		Found:   func(err error) { p.found(b.ID, local, err) },
+
+		Resolver: p.config.Resolver,
 	}
 	if b.Protocol == "https" {
 		config.TLS = p.tls.Clone()
 		config.TLS.ServerName = b.Host
 	}
 	return http1.NewBackend(config)
+}
+
+// ageFor is how long a connection to a host is used; 0: for ever.
+func ageFor(host string) time.Duration {
+	if _, err := netip.ParseAddr(host); err != nil {
+		return namedBackendAge
+	}
+	return 0
 }
 
 // proxyVersions are those of the PROXY protocol, by what a pool calls them.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -15,7 +16,8 @@ import (
 type pool struct {
 	spec     *state.Pool
 	targets  []*balance.Target // one for each of spec.Backends
-	findings []*finding        // the same
+	targetOf map[*http1.Backend]*balance.Target
+	findings []*finding // the same
 	strategy balance.Strategy
 	observer balance.Observer // the strategy, if it is one; nil if not
 	counter  balance.Counter  // the same
@@ -48,6 +50,7 @@ type finding struct {
 	via     *http1.Backend
 	reached *state.Pool // that via was made for
 	opinion *bool       // of this node's probes; nil if it has none
+	at      netip.Addr  // where they last passed; zero if that is not known
 
 	serves    bool      // the view wants it to have traffic
 	risen     time.Time // when it began to, as long as that matters
@@ -63,7 +66,7 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	if old != nil && old.spec == spec {
 		return old
 	}
-	made, now := &pool{spec: spec}, time.Now()
+	made, now := &pool{spec: spec, targetOf: make(map[*http1.Backend]*balance.Target, len(spec.Backends))}, time.Now()
 	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
 		made.budget, made.outlook = old.budget, old.outlook
@@ -84,6 +87,7 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 		b := &spec.Backends[i]
 		made.targets = append(made.targets, p.target(made, b, now))
 		made.findings = append(made.findings, p.findings[b.ID])
+		made.targetOf[p.findings[b.ID].via] = made.targets[i]
 	}
 	made.sticky.Store(newSticky(made, p.cookieKeys))
 	p.refresh(made)
@@ -126,6 +130,7 @@ func (p *Proxy) target(pool *pool, b *state.Backend, now time.Time) *balance.Tar
 			f.via.Close()
 		}
 		f.via, f.reached = p.reach(b, f.local, pool.spec), pool.spec
+		f.via.Settle(f.at)
 	}
 	f.pool = pool
 	f.seen(b, fresh, time.Duration(pool.spec.SlowStart), now)
@@ -163,13 +168,10 @@ func (p *Proxy) forget(old *table) {
 	}
 }
 
-// other picks a target for a request that has failed at those tried. Where no other is
-// eligible, it is one that this node could not reach when it last tried: that may be over,
-// and the request is lost otherwise.
-func (p *pool) other(key uint64, tried []*balance.Target) *balance.Target {
-	if t := p.strategy.Pick(key, tried); t != nil {
-		return t
-	}
+// lastResort gives a target for a request that has failed at those tried while no other is
+// eligible: one that this node could not reach when it last tried. That may be over, and the
+// request is lost otherwise.
+func (p *pool) lastResort(tried []*balance.Target) *balance.Target {
 	for _, t := range *p.fit.Load() {
 		if !slices.Contains(tried, t) {
 			return t

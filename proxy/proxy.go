@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,9 @@ type Config struct {
 	// AccessLog gets a line about each request. Without it there is none. Who opened it
 	// closes it, after Shutdown.
 	AccessLog *AccessLog
+	// Resolver finds the addresses of backends whose host is a name. Without it the
+	// system's does.
+	Resolver *net.Resolver
 	// Log gets transitions, and at debug level why requests failed. Without it
 	// nothing is logged.
 	Log *slog.Logger
@@ -76,8 +80,8 @@ type Recorder interface {
 	// answer.
 	Attempt(pool, backend string, code int, took time.Duration)
 	// Retry: a request goes to another backend. The reason is connect (no connection
-	// could be made), reset (it was lost before an answer came), timeout or hedge (it
-	// goes to two at once).
+	// could be made), reset (it was lost before an answer came), stale (the same, but it
+	// had been idle before), timeout or hedge (it goes to two at once).
 	Retry(pool, reason string)
 	// Reject: the proxy itself refused a request, because of bad_request, method,
 	// no_route, no_backend or no_view, or a connection, because of proxy_protocol,
@@ -160,6 +164,23 @@ func (p *Proxy) SetOpinion(backendID string, healthy bool) {
 	if p.autonomous {
 		p.refresh(f.pool)
 	}
+}
+
+// SetPlace says at which address of its host a backend, which has that URL, passed this
+// node's last good probe. Requests go there from now on; where it takes no connection, and
+// with the zero address, they go wherever the name does. Unknown ids are passed over.
+func (p *Proxy) SetPlace(backendID, url string, at netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.findings[backendID]
+	if f == nil || f.url != url || f.at == at {
+		return
+	}
+	if f.at.IsValid() && at.IsValid() {
+		p.log.Info("backend moved", "pool", f.pool.spec.Name, "backend", f.name, "from", f.at, "to", at)
+	}
+	f.at = at
+	f.via.Settle(at)
 }
 
 // SetAutonomous says whether the node trusts its own opinion of a backend, where it

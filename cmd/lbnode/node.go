@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -81,7 +82,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	if err := n.openAccessLog(cfg); err != nil {
 		return nil, err
 	}
-	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log})
+	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log, Resolver: cfg.proxy.Resolver})
 	cfg.proxy.Rank = func() int { return n.cluster.Rank() }
 	cfg.proxy.CookieKeys = func() [][]byte { return n.cluster.CookieKeys() }
 	cfg.proxy.Suspect = n.checker.Suspect
@@ -237,6 +238,11 @@ func (f *findings) Judged(o health.Observation) {
 
 // Failed implements health.Sink.
 func (f *findings) Failed(pool, backend string) { f.metrics.CheckFailed(pool, backend) }
+
+// Placed implements health.Sink.
+func (f *findings) Placed(backendID, url string, at netip.Addr) {
+	f.proxy.SetPlace(backendID, url, at)
+}
 
 // control is the cluster as the admin API sees it: after leaving, the process
 // stops too.

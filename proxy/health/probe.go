@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,11 +23,13 @@ type result struct {
 	passed    bool
 	connected bool // false if traffic could not connect
 	reason    string
-	said      words // by an agent
+	said      words      // by an agent
+	at        netip.Addr // where traffic can connect to a host that is a name; zero if that is not known
 }
 
-// probeFunc probes a backend once, as its pool says.
-type probeFunc func(context.Context, *state.Pool, *state.Backend) result
+// probeFunc probes a backend once, as its pool says; at the given address if its name still
+// stands for that, so that one with several is not found at another each time.
+type probeFunc func(context.Context, *state.Pool, *state.Backend, netip.Addr) result
 
 // prober probes over the network, with a connection for each probe.
 //
@@ -34,7 +37,15 @@ type probeFunc func(context.Context, *state.Pool, *state.Backend) result
 // to pass a backend that no request can reach would be worse than to fail it.
 // Whoever wants it otherwise says so in the check.
 type prober struct {
-	tls *tls.Config // nil for the system's roots; tests bring their own
+	tls      *tls.Config   // nil for the system's roots; tests bring their own
+	resolver *net.Resolver // nil for the system's
+	last     netip.Addr    // where the backend's name was when a probe last passed
+}
+
+// probeFrom is a probeFunc.
+func (p prober) probeFrom(ctx context.Context, pool *state.Pool, b *state.Backend, last netip.Addr) result {
+	p.last = last
+	return p.probe(ctx, pool, b)
 }
 
 func (p prober) probe(ctx context.Context, pool *state.Pool, b *state.Backend) result {
@@ -46,7 +57,10 @@ func (p prober) probe(ctx context.Context, pool *state.Pool, b *state.Backend) r
 		r.reason = describe(ctx, err, timeout)
 	}
 	if elsewhere(pool, b) {
-		r.connected = !r.passed || reaches(ctx, timeout, b)
+		r.connected, r.at = true, netip.Addr{}
+		if r.passed {
+			r.at, r.connected = p.reaches(ctx, timeout, b)
+		}
 	}
 	return r
 }
@@ -70,7 +84,7 @@ func (p prober) check(ctx context.Context, pool *state.Pool, b *state.Backend) (
 	default:
 		r, err = askHTTP(conn, &pool.HealthCheck, b)
 	}
-	r.connected = true
+	r.connected, r.at = true, placeOf(conn, b)
 	return r, err
 }
 
@@ -82,23 +96,22 @@ func probedPort(pool *state.Pool, b *state.Backend) int {
 	return cmp.Or(pool.HealthCheck.Port, b.Port)
 }
 
-// reaches says whether traffic can connect to the backend. A probe of another port
-// does not show it: one that fails says nothing of it, and one that passes must not
+// reaches says whether traffic can connect to the backend, and where. A probe of another
+// port does not show it: one that fails says nothing of it, and one that passes must not
 // bring traffic back to where nothing listens.
-func reaches(ctx context.Context, timeout time.Duration, b *state.Backend) bool {
-	conn, err := dialerFor(timeout).DialContext(ctx, "tcp", b.Addr())
+func (p prober) reaches(ctx context.Context, timeout time.Duration, b *state.Backend) (netip.Addr, bool) {
+	conn, err := p.dial(ctx, timeout, b.Host, b.Port)
 	if err != nil {
-		return false
+		return netip.Addr{}, false
 	}
 	conn.Close()
-	return true
+	return placeOf(conn, b), true
 }
 
 // connect makes a connection that a request can be sent on. Without TLS, a tcp check
 // is over before anything is sent.
 func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend) (net.Conn, error) {
-	dialer := dialerFor(time.Duration(pool.HealthCheck.Timeout))
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(b.Host, strconv.Itoa(probedPort(pool, b))))
+	conn, err := p.dial(ctx, time.Duration(pool.HealthCheck.Timeout), b.Host, probedPort(pool, b))
 	secured := secured(&pool.HealthCheck, b)
 	if err != nil || pool.HealthCheck.Type == state.CheckTCP && !secured {
 		return conn, err
@@ -114,12 +127,6 @@ func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend)
 		conn.Close()
 	}
 	return conn, err
-}
-
-// dialerFor knows the timeout besides the context, which names no end, so that it shares
-// it out among the addresses of a host.
-func dialerFor(timeout time.Duration) *net.Dialer {
-	return &net.Dialer{KeepAlive: -1, Timeout: timeout}
 }
 
 // secured says whether a check speaks TLS.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"time"
 )
 
 const (
@@ -22,6 +21,9 @@ var (
 	// ErrLost is a connection that broke before an answer came. The backend may have
 	// acted on the request.
 	ErrLost = errors.New("the connection was lost before an answer came")
+	// ErrStale is ErrLost where the connection had carried other requests before and brought
+	// nothing at all: the backend, which may be well, had ended it as this one came.
+	ErrStale = errors.New("the connection was stale")
 	// ErrBadAnswer is an answer that cannot be passed on.
 	ErrBadAnswer = errors.New("the answer cannot be passed on")
 	// ErrBackendStalled is an exchange in which it was for the backend to go on.
@@ -66,22 +68,6 @@ type Exchange struct {
 	fields   string // for the answer
 }
 
-// Patience is how long the backend of an exchange is waited for.
-type Patience struct {
-	Try      time.Duration // until it begins to answer
-	Progress time.Duration // until anything moves after that, in either direction
-	// Hedge, unless 0, is after how long without an answer the request is sent to another
-	// backend too. What answers first is passed on; the other is given up.
-	Hedge time.Duration
-	// Other gives that backend, and Fields for its answer; nil if there is none to send it
-	// to. It is called once at most.
-	Other func() (*Backend, string)
-	// FirstByte has Account.FirstByte kept, whatever Config.Times says.
-	FirstByte bool
-	// Fields are lines, each with its end, that are added to the head of the answer.
-	Fields string
-}
-
 // Method is such as GET. It is in the letters that the client wrote.
 func (x *Exchange) Method() []byte { return x.request.Method(x.head) }
 
@@ -111,8 +97,9 @@ func (x *Exchange) atHand() bool {
 // Begun says whether the client was sent anything, be it an interim answer.
 func (x *Exchange) Begun() bool { return x.begun }
 
-// Whole says whether the request can be sent again: none of its body is gone.
-func (x *Exchange) Whole() bool { return !x.touched }
+// Whole says whether the request can be sent again: none of its body is gone, and it goes on
+// with nothing that began on another connection.
+func (x *Exchange) Whole() bool { return !x.touched && x.request.login != continues }
 
 // Hedged says whether the last Forward got its answer of Patience.Other.
 func (x *Exchange) Hedged() bool { return x.hedged }
@@ -127,9 +114,13 @@ func (x *Exchange) Forward(ctx context.Context, to *Backend, patience Patience) 
 	if x.session.watch.hasExpired() { // in the attempt before
 		x.session.wake()
 	}
+	bound := x.request.login == continues && x.Bound() != nil
 	for {
 		x.session.arm(patience.Try)
-		u := x.session.idleUpstream(to)
+		u := x.session.idleUpstream(to, bound || patience.Fresh)
+		if u == nil && bound {
+			return ErrHandshake
+		}
 		if u == nil {
 			var err error
 			if u, err = x.reach(ctx, to); err != nil {
@@ -148,7 +139,7 @@ func (x *Exchange) connect(ctx context.Context, to *Backend) (*upstream, error) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.connecting.Store(&cancel)
-	u, err := to.get(ctx, s.shard, s.preface(to))
+	u, err := s.openUpstream(ctx, to, x.patience.Fresh)
 	s.connecting.Store(nil)
 	if s.watch.hasExpired() {
 		if u != nil {
@@ -260,7 +251,10 @@ func (x *Exchange) over(u *upstream, err error) (reuse bool, _ error) {
 	x.response.Reset(&x.session.server.config.Limits)
 	for {
 		if err != nil {
-			return false, x.lost(err)
+			if err = x.lost(err); u.used {
+				err = errors.Join(ErrStale, err)
+			}
+			return false, err
 		}
 		final, err := x.receive(u)
 		if err != nil || final {
@@ -328,8 +322,12 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	if err != nil {
 		return false, err
 	}
-	x.answered()
 	r := &x.response
+	if r.status == http.StatusRequestTimeout && u.used && x.patience.Again && !x.begun && !r.persists() {
+		return false, errors.Join(ErrStale, ErrLost) // RFC 9110, section 15.5.9
+	}
+	x.answered()
+	u.tied = u.tied || x.request.login != noLogin || r.challenges(u.bytes())
 	if r.status == http.StatusSwitchingProtocols {
 		if !x.upgrading || !r.websocket {
 			return false, errors.Join(ErrBadAnswer, errors.New("it switches to a protocol that was not asked for"))

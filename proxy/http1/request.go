@@ -20,6 +20,7 @@ type Request struct {
 	trailers   bool // TE says that trailers are welcome
 	websocket  bool // the Upgrade field, the only one, says websocket
 	upgradings int
+	login      login // that belongs to the connection
 }
 
 // form is how a target is written (RFC 9112, section 3.2).
@@ -195,6 +196,8 @@ func (r *Request) noteFields(b []byte) error {
 			r.expects = true
 		case te:
 			r.trailers = r.trailers || has(value, "trailers")
+		case authorization:
+			r.login = max(r.login, loginOf(value))
 		case upgrade:
 			r.upgradings++
 			r.websocket = equalFold(value, "websocket")

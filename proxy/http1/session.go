@@ -36,7 +36,7 @@ type session struct {
 	trusted bool
 	proxied bool               // the connection must begin with a PROXY header
 	told    *proxyproto.Header // that it began with, if that names the client
-	own     *upstream          // idle, and no other client's to use
+	own     *upstream          // idle, and no other client's to use; its backend may have closed it
 	counted bool               // among its client's
 	addr    netip.Addr         // the client's
 	client  []byte             // the same in words
@@ -349,9 +349,7 @@ func (s *session) end() {
 	}
 	s.conn.Close()
 	s.in.drop()
-	if s.own != nil {
-		s.own.close()
-	}
+	s.dropOwn()
 }
 
 // setLinger makes the end of the connection a reset, by which the client can tell
