@@ -44,8 +44,8 @@ func queryValue(query []byte, name string) []byte {
 	for len(query) > 0 {
 		var pair []byte
 		pair, query, _ = bytes.Cut(query, []byte("&"))
-		if key, value, _ := bytes.Cut(pair, []byte("=")); string(key) == name {
-			return value
+		if n := len(name); len(pair) >= n && string(pair[:n]) == name && (len(pair) == n || pair[n] == '=') {
+			return pair[min(n+1, len(pair)):]
 		}
 	}
 	return nil

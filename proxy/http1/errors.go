@@ -24,6 +24,7 @@ var (
 	errValue       = &Fault{400, "a field value has a control character"}
 	errLargeHead   = &Fault{431, "the header is too large"}
 	errManyFields  = &Fault{431, "the header has too many fields"}
+	errManyOptions = &Fault{431, "the Connection field has too many options"}
 	errHost        = &Fault{400, "the host is missing, repeated or no host"}
 	errLength      = &Fault{400, "the length is no number, or there are two"}
 	errEncoding    = &Fault{400, "the transfer encoding is not chunked alone"}

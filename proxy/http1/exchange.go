@@ -192,6 +192,7 @@ func (x *Exchange) detach() {
 		framing = byChunks
 	}
 	x.source.begin(in, framing, x.request.length, &x.session.server.config.Limits)
+	x.source.named = x.request.named
 }
 
 // attempt carries the exchange out over one connection.
@@ -343,6 +344,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), out)
 	u.use(r.at)
 	x.answer.begin(&u.inlet, framing, r.length, r.limits)
+	x.answer.named = r.named
 	err = x.pump()
 	x.account.BytesOut = x.answer.count
 	if err != nil {

@@ -36,8 +36,9 @@ func (x *Exchange) Cookie(name string) []byte {
 		for list := f.value.of(x.head); len(list) > 0; {
 			var pair []byte
 			pair, list, _ = bytes.Cut(list, []byte(";"))
-			if key, value, ok := bytes.Cut(bytes.Trim(pair, " \t"), []byte("=")); ok && string(key) == name {
-				return value
+			from, to := trim(pair, 0, len(pair))
+			if pair = pair[from:to]; len(pair) > len(name) && pair[len(name)] == '=' && string(pair[:len(name)]) == name {
+				return pair[len(name)+1:]
 			}
 		}
 	}

@@ -35,9 +35,8 @@ const (
 
 // Reset makes it ready for another request with these limits.
 func (r *Request) Reset(limits *Limits) {
-	fields := r.fields[:0]
-	*r = Request{limits: limits}
-	r.fields = fields
+	r.head.clear()
+	*r = Request{head: r.head, limits: limits}
 }
 
 // Parse reads the head of a request from the beginning of b. It returns its length,

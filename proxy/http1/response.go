@@ -13,9 +13,8 @@ type Response struct {
 
 // Reset makes it ready for another response with these limits.
 func (r *Response) Reset(limits *Limits) {
-	fields := r.fields[:0]
-	*r = Response{limits: limits}
-	r.fields = fields
+	r.head.clear()
+	*r = Response{head: r.head, limits: limits}
 }
 
 // Parse reads the head of a response from the beginning of b, as Request.Parse does

@@ -77,7 +77,7 @@ func (x *Exchange) passes(f field) bool {
 			return false
 		}
 	}
-	return !r.named || !r.namedByConnection(x.head, f.name.of(x.head))
+	return !r.named.has(f.name.of(x.head))
 }
 
 // appendForwarded writes what the proxy itself says of the request.
@@ -184,7 +184,7 @@ func (x *Exchange) appendResponse(out []byte, r *Response, b []byte, body framin
 	out = append(out, "\r\n"...)
 	dated := r.status < 200
 	for _, f := range r.fields {
-		if f.is.hop() || f.is == trailer && body != byChunks || r.named && r.namedByConnection(b, f.name.of(b)) {
+		if f.is.hop() || f.is == trailer && body != byChunks || r.named.has(f.name.of(b)) {
 			continue
 		}
 		dated = dated || f.is == date
