@@ -335,7 +335,10 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 		}
 		return false, x.tunnel(u)
 	}
-	framing := r.framing(x.Method())
+	framing, err := r.framing(x.Method())
+	if err != nil {
+		return false, errors.Join(ErrBadAnswer, err)
+	}
 	out := x.outward(framing)
 	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.retiring.Load()
 	x.status, x.begun = r.status, true
@@ -351,14 +354,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 		x.closing, x.session.ending = true, aborted
 		return false, err
 	}
-	return framing != byClose && r.persists() && u.len() == 0 && !x.surplus(), nil
-}
-
-// surplus says whether an answer that has no body announces one, which may follow.
-func (x *Exchange) surplus() bool {
-	r := &x.response
-	return r.status == http.StatusNoContent && (r.encodings > 0 || r.length > 0) ||
-		r.encodings > 0 && r.framing(x.Method()) == noBody
+	return framing != byClose && r.persists() && u.len() == 0 && !r.surplus(x.Method()), nil
 }
 
 // outward is how the body's end is told to the client.

@@ -32,6 +32,7 @@ type head struct {
 	length    int64 // what they say
 	encodings int   // Transfer-Encoding lines
 	chunked   bool  // one says chunked, no more
+	misread   bool  // a length is no number, or there are two
 	close     bool  // Connection says close
 	keepAlive bool  // Connection says keep-alive
 	upgrades  bool  // Connection says upgrade
@@ -124,9 +125,7 @@ func (h *head) note(b []byte, f field) error {
 	switch f.is {
 	case contentLength:
 		n, ok := decimal(value)
-		if !ok || h.lengths > 0 && n != h.length {
-			return errLength
-		}
+		h.misread = h.misread || !ok || h.lengths > 0 && n != h.length
 		h.lengths, h.length = h.lengths+1, n
 	case transferEncoding:
 		h.encodings++
@@ -159,10 +158,12 @@ func (h *head) noteConnection(list []byte) error {
 	return nil
 }
 
-// checkFraming applies what holds for requests and responses alike (RFC 9112,
-// sections 6.1 to 6.3).
+// checkFraming applies what holds for all messages with a body, requests and responses
+// alike (RFC 9112, sections 6.1 to 6.3).
 func (h *head) checkFraming() error {
 	switch {
+	case h.misread:
+		return errLength
 	case h.encodings == 0:
 		return nil
 	case !h.chunked:

@@ -233,8 +233,9 @@ func (r *Request) Path(b []byte) []byte { return r.path.of(b) }
 func (r *Request) hasBody() bool { return r.chunked || r.length > 0 }
 
 // wantsWebSocket says whether the request asks to go on as a WebSocket, the only
-// protocol that may take over a connection. One with a body may not: where the body
-// ends and the protocol begins is something two parties can see differently.
+// protocol that may take over a connection. One with a body may not, be it an empty one in
+// chunks: where the body ends and the protocol begins is something two parties can see
+// differently. A length of 0 is not passed on, for the same reason.
 func (r *Request) wantsWebSocket(b []byte) bool {
-	return r.websocket && r.upgradings == 1 && r.upgrades && !r.old && r.encodings == 0 && r.lengths == 0 && string(r.method.of(b)) == "GET"
+	return r.websocket && r.upgradings == 1 && r.upgrades && !r.old && !r.hasBody() && string(r.method.of(b)) == "GET"
 }

@@ -3,6 +3,7 @@ package http1
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"net/http"
 	"strconv"
 )
 
@@ -32,6 +33,8 @@ func (x *Exchange) appendRequest(out []byte) []byte {
 	}
 	out = x.appendForwarded(out)
 	switch {
+	case x.upgrading:
+		return append(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"...)
 	case r.chunked:
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	case r.lengths > 0:
@@ -39,10 +42,7 @@ func (x *Exchange) appendRequest(out []byte) []byte {
 		out = strconv.AppendInt(out, r.length, 10)
 		out = append(out, "\r\n"...)
 	}
-	switch {
-	case x.upgrading:
-		out = append(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
-	case r.trailers:
+	if r.trailers {
 		out = append(out, "Connection: TE\r\nTE: trailers\r\n"...)
 	}
 	return append(out, "\r\n"...)
@@ -182,9 +182,9 @@ func (x *Exchange) appendResponse(out []byte, r *Response, b []byte, body framin
 	out = append(out, ' ')
 	out = append(out, r.reason.of(b)...)
 	out = append(out, "\r\n"...)
-	dated := r.status < 200
+	dated, demands := r.status < 200, r.status == http.StatusUpgradeRequired
 	for _, f := range r.fields {
-		if f.is.hop() || f.is == trailer && body != byChunks || r.named.has(f.name.of(b)) {
+		if f.is.hop() && !(f.is == upgrade && demands) || f.is == trailer && body != byChunks || r.named.has(f.name.of(b)) {
 			continue
 		}
 		dated = dated || f.is == date
@@ -208,10 +208,13 @@ func (x *Exchange) appendFraming(out []byte, r *Response, body framing) []byte {
 		// No length, and the connection goes on by itself.
 	case body == byChunks:
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
-	case r.lengths > 0 && !r.chunked:
+	case r.lengths > 0 && r.checkFraming() == nil && !r.chunked:
 		out = append(out, "Content-Length: "...)
 		out = strconv.AppendInt(out, r.length, 10)
 		out = append(out, "\r\n"...)
+	}
+	if r.status == http.StatusUpgradeRequired && r.offers { // RFC 9110, section 15.5.22
+		out = append(out, "Connection: Upgrade\r\n"...)
 	}
 	if r.status >= 200 {
 		out = x.appendConnection(out)
