@@ -48,7 +48,8 @@ func withoutEmptyLines(b []byte) []byte {
 // and mean the same there. The differences on purpose: empty lines before a request
 // are passed over here; a CONNECT's target is not looked at, since it is refused; a
 // Trailer field is dropped, so that what it names does not matter; and lengths that
-// are the same number, such as 5 and 05, are one.
+// are the same number, such as 5 and 05, are one; and a host in a target may have escapes,
+// which are left as they are.
 func FuzzRequest(f *testing.F) {
 	addInputs(f, "requests")
 	limits := DefaultLimits()
@@ -71,7 +72,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		want, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(withoutEmptyLines(head))))
 		if err != nil {
-			if _, ok := r.find(trailer); !ok && r.lengths < 2 {
+			if _, ok := r.find(trailer); !ok && r.lengths < 2 && !escapedAuthority.Match(head) {
 				t.Fatalf("accepted %q, which net/http does not: %v", head, err)
 			}
 			return
@@ -80,9 +81,14 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
+var escapedAuthority = regexp.MustCompile("(?i)^[^ ]+ https?://[^/? ]*%")
+
 func compareRequest(t *testing.T, r *Request, b []byte, want *http.Request) {
 	t.Helper()
 	host := string(r.Host(b))
+	if escapedAuthority.Match(withoutEmptyLines(b)) {
+		want.Host = host
+	}
 	if string(r.Method(b)) != want.Method || string(r.target.of(b)) != want.RequestURI || host != want.Host || r.old != (want.ProtoMinor == 0) {
 		t.Fatalf("got %s %s for %q, want %s %s for %q", r.Method(b), r.target.of(b), host, want.Method, want.RequestURI, want.Host)
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -319,8 +320,10 @@ func listenPlain(t testing.TB) net.Listener { return plainListener{listen(t)} }
 func readElsewise(data []byte) bool {
 	lower := bytes.ToLower(data)
 	return bytes.Contains(lower, []byte("trailer")) || bytes.Contains(data, []byte("CONNECT")) ||
-		bytes.Count(lower, []byte("content-length")) > 1 || chunksOfOurs.Match(data)
+		bytes.Count(lower, []byte("content-length")) > 1 || chunksOfOurs.Match(data) || escapedHost.Match(lower)
 }
+
+var escapedHost = regexp.MustCompile("://[^/? ]*%")
 
 // checkOrder sees that what arrived is what was sent, with nothing in between but
 // requests that are answered without a backend.

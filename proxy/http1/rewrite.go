@@ -91,8 +91,11 @@ func (x *Exchange) appendForwarded(out []byte) []byte {
 	out = append(out, "\r\nX-Forwarded-Proto: "...)
 	out = append(out, x.kept(forwardedProto, x.session.scheme)...)
 	out = append(out, "\r\n"...)
-	if name := x.kept(forwardedHost, r.host.of(b)); len(name) > 0 {
+	if name := x.kept(forwardedHost, nil); len(name) > 0 {
 		out = appendField(out, "X-Forwarded-Host", name)
+	} else if !r.host.empty() {
+		out = append(out, "X-Forwarded-Host: "...)
+		out = append(appendHost(out, r.host.of(b)), "\r\n"...)
 	}
 	return appendField(out, "X-Request-Id", x.requestID())
 }
