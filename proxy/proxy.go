@@ -39,8 +39,8 @@ type Config struct {
 	// Recorder counts what happens. Without it nothing is counted.
 	Recorder Recorder
 	// TrustedProxies are the networks of clients that may say for whom they send a
-	// request: what they put into X-Forwarded-For, -Proto and -Host is kept. What any
-	// other client puts there is replaced.
+	// request: what they put into X-Forwarded-For, -Proto and -Host is kept, and other such
+	// fields pass. What any other client puts there is replaced, or dropped.
 	TrustedProxies []netip.Prefix
 	// ProxyProtocol are the networks from which connections begin with a header of
 	// the PROXY protocol. One that does not is closed. The address in the header counts

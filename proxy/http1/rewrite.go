@@ -64,20 +64,13 @@ func (x *Exchange) appendTarget(out []byte) []byte {
 // passes says whether a client's field goes to the backend as it is.
 func (x *Exchange) passes(f field) bool {
 	r := &x.request
-	switch f.is {
-	case other, contentType, authorization, cookie:
-	case host, forwarded, proxyField, realIP, requestID, forwardedFor, forwardedProto, forwardedHost, forwardedOther:
-		return false
-	case expect:
-		return !r.old
-	case trailer: // which of them are passed on is not known yet
-		return false
-	default:
-		if f.is.hop() {
-			return false
-		}
+	switch fates[f.is] {
+	case endToEnd:
+		return !r.named.has(f.name.of(x.head)) && !(f.is == expect && r.old)
+	case claim:
+		return x.session.trusted
 	}
-	return !r.named.has(f.name.of(x.head))
+	return false
 }
 
 // appendForwarded writes what the proxy itself says of the request.
