@@ -21,6 +21,7 @@ var (
 	noView    = refusal{http.StatusServiceUnavailable, "no_view", "this node has no configuration yet"}
 	noRoute   = refusal{http.StatusNotFound, "no_route", "no route for this host and path"}
 	noBackend = refusal{http.StatusServiceUnavailable, "no_backend", "no backend is available"}
+	looping   = refusal{http.StatusLoopDetected, "loop", "loop: this load balancer has sent the request to these backends before, and one of them has sent it back"}
 )
 
 // traffic is what the engine hands a Proxy.
@@ -31,11 +32,14 @@ func (t *traffic) Handle(x *http1.Exchange) {
 	p, began := (*Proxy)(t), time.Now()
 	p.meter.count(began)
 	o, method := outcome{ended: began, end: endOK}, methodLabel(x.Method())
-	if x.Asterisk() {
-		x.Refuse(http.StatusOK, "")
+	if x.Last() {
+		x.Reply()
 	} else if pool, refused := p.admit(x, method); refused != nil {
 		p.reject(x, refused)
 		o.end = refused.end()
+	} else if x.Via(pool.via) {
+		p.reject(x, &looping)
+		o.pool, o.end = pool.spec.Name, looping.end()
 	} else {
 		o = p.carry(x, pool, method, began)
 	}

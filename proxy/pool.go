@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -15,6 +17,8 @@ import (
 // strategy and the budget hold, which outlive it, and for what Proxy.mu guards.
 type pool struct {
 	spec     *state.Pool
+	cluster  string            // its id
+	via      string            // that requests to the pool go by
 	targets  []*balance.Target // one for each of spec.Backends
 	targetOf map[*http1.Backend]*balance.Target
 	findings []*finding // the same
@@ -61,12 +65,13 @@ type finding struct {
 
 // compile returns the pool for the spec, taking over what outlives a change.
 // Proxy.mu is held.
-func (p *Proxy) compile(spec *state.Pool) *pool {
+func (p *Proxy) compile(spec *state.Pool, cluster string) *pool {
 	old := p.table.Load().pool(spec.Name)
-	if old != nil && old.spec == spec {
+	if old != nil && old.spec == spec && old.cluster == cluster {
 		return old
 	}
-	made, now := &pool{spec: spec, targetOf: make(map[*http1.Backend]*balance.Target, len(spec.Backends))}, time.Now()
+	made, now := &pool{spec: spec, cluster: cluster, via: viaOf(cluster, spec.Name)}, time.Now()
+	made.targetOf = make(map[*http1.Backend]*balance.Target, len(spec.Backends))
 	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
 		made.budget, made.outlook = old.budget, old.outlook
@@ -93,6 +98,14 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	p.refresh(made)
 	p.reviewLater(made)
 	return made
+}
+
+// viaOf is the name that Via gives a pool of a cluster, the same on every node. It tells
+// nobody else which. A request may come to a cluster twice, as by a cache that is one pool's
+// backend and has another for its own; to the same pool it comes only in a loop.
+func viaOf(cluster, pool string) string {
+	sum := sha256.Sum256([]byte(cluster + "\x00" + pool))
+	return "lbnode-" + hex.EncodeToString(sum[:8])
 }
 
 // newStrategy falls back to round robin for a strategy that only a newer version

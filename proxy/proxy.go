@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -84,7 +85,7 @@ type Recorder interface {
 	// had been idle before), timeout or hedge (it goes to two at once).
 	Retry(pool, reason string)
 	// Reject: the proxy itself refused a request, because of bad_request, method,
-	// no_route, no_backend or no_view, or a connection, because of proxy_protocol,
+	// no_route, no_backend, no_view or loop, or a connection, because of proxy_protocol,
 	// connections or client_connections.
 	Reject(reason string)
 	// Connections: so many client connections more, or fewer, are open.
@@ -98,6 +99,7 @@ type Proxy struct {
 	recorder Recorder
 	server   *http1.Server
 	tls      *tls.Config        // towards backends
+	alone    string             // stands for a cluster's id where there is none
 	ctx      context.Context    // of connecting to backends
 	cut      context.CancelFunc // ends it
 	serving  sync.WaitGroup     // one per listener
@@ -119,6 +121,7 @@ func New(config Config) *Proxy {
 		log:      cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
 		recorder: config.Recorder,
 		findings: map[string]*finding{},
+		alone:    rand.Text(),
 		tls:      &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(0), NextProtos: []string{"http/1.1"}},
 	}
 	if p.recorder == nil {
@@ -138,7 +141,7 @@ func (p *Proxy) SetView(v *state.View) {
 	p.renewCookies()
 	pools := map[string]*pool{}
 	for _, spec := range v.Pools {
-		pools[spec.Name] = p.compile(spec)
+		pools[spec.Name] = p.compile(spec, cmp.Or(v.ClusterID, p.alone))
 	}
 	old := p.table.Swap(newTable(v.Routes, pools))
 	p.forget(old)

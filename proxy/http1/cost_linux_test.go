@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -115,12 +114,6 @@ func (in *costInput) bytes() []byte {
 	return out
 }
 
-// sink is a connection that takes everything.
-type sink struct{ net.Conn }
-
-func (sink) Write(p []byte) (int, error) { return len(p), nil }
-func (sink) LocalAddr() net.Addr         { return &net.TCPAddr{} }
-
 // meter does with messages what the engine does, without sockets.
 type meter struct {
 	x   *Exchange
@@ -130,9 +123,8 @@ type meter struct {
 }
 
 func newMeter() *meter {
-	server := &Server{config: Config{Limits: DefaultLimits()}}
-	server.setDate(time.Now())
-	m := &meter{x: &Exchange{session: &session{server: server, conn: sink{}, client: []byte("192.0.2.1"), scheme: []byte("http"), trusted: true}}}
+	m := &meter{x: newTestExchange()}
+	m.x.session.trusted = true
 	m.out = outlet{conn: sink{}, chunked: true}
 	return m
 }
@@ -155,6 +147,7 @@ func (m *meter) take(b []byte, answer bool) {
 			x.Cookie("session")
 			x.Field("x-user")
 			x.Secure()
+			x.Via("lbnode-0123456789abcdef")
 			m.mem = x.appendRequest(m.mem[:0])
 			chunked = x.request.chunked
 		}

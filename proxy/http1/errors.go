@@ -32,6 +32,7 @@ var (
 	errOldEncoding = &Fault{400, "HTTP/1.0 has no transfer encoding"}
 	errSlow        = &Fault{408, "the request did not come in time"}
 	errExpect      = &Fault{417, "the expectation is unknown"}
+	errForwards    = &Fault{400, "Max-Forwards is no number, or there are two"}
 	errChunk       = &Fault{400, "a chunk is malformed"}
 	errChunkLine   = &Fault{400, "a chunk's extension is too long"}
 	errTrailers    = &Fault{400, "the trailers are malformed or too large"}

@@ -66,6 +66,7 @@ type Exchange struct {
 	patience Patience
 	hedged   bool   // the answer is that of Patience.Other
 	fields   string // for the answer
+	via      string // this proxy's name in the request
 }
 
 // Method is such as GET. It is in the letters that the client wrote.
@@ -81,8 +82,9 @@ func (x *Exchange) Path() []byte { return x.request.Path(x.head) }
 // Old says whether the client speaks HTTP/1.0.
 func (x *Exchange) Old() bool { return x.request.old }
 
-// Asterisk says whether the request is for the server itself: OPTIONS *.
-func (x *Exchange) Asterisk() bool { return x.request.asterisk }
+// Last says whether the request is for this server itself: OPTIONS *, or one that may be
+// forwarded no more (RFC 9110, section 7.6.2).
+func (x *Exchange) Last() bool { return x.request.asterisk || x.request.spent() }
 
 // Status is the final answer's; 0 until there is one.
 func (x *Exchange) Status() int { return x.status }
@@ -438,5 +440,5 @@ func (x *Exchange) reset() {
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
 	x.idLength, x.interim, x.status, x.account = 0, 0, 0, Account{}
 	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false
-	x.patience, x.hedged, x.fields = Patience{}, false, ""
+	x.patience, x.hedged, x.fields, x.via = Patience{}, false, "", ""
 }

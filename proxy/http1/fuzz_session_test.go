@@ -61,8 +61,8 @@ func startRigOn(t testing.TB, limits Limits, listener net.Listener) *rig {
 // Handle implements Handler as a proxy does that has one backend.
 func (r *rig) Handle(x *Exchange) {
 	switch {
-	case x.Asterisk():
-		x.Refuse(http.StatusOK, "")
+	case x.Last():
+		x.Reply()
 	case string(x.Method()) == http.MethodConnect:
 		x.Refuse(http.StatusMethodNotAllowed, "")
 	case bytes.HasPrefix(x.Path(), []byte("/unknown")):

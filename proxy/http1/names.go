@@ -26,7 +26,9 @@ const (
 	forwardedProto
 	forwardedHost
 	forwardedOther // X-Forwarded-anything
-	lookalike      // a name with _ or another sign for - that is read like one of those above
+	via
+	maxForwards
+	lookalike // a name with _ or another sign for - that is read like one of those above
 	// Only of meaning as trailers, where they are dropped.
 	authorization
 	contentEncoding
@@ -50,7 +52,7 @@ var names = byLength(map[string]known{
 	"te": te, "trailer": trailer, "upgrade": upgrade, "expect": expect, "keep-alive": keepAlive,
 	"proxy-connection": proxyConnection, "proxy-authenticate": proxyAuthenticate, "proxy-authorization": proxyAuthorization,
 	"http2-settings": http2Settings, "proxy": proxyField, "forwarded": forwarded, "x-real-ip": realIP,
-	"x-request-id": requestID, "x-forwarded-for": forwardedFor, "x-forwarded-proto": forwardedProto, "x-forwarded-host": forwardedHost,
+	"via": via, "max-forwards": maxForwards, "x-request-id": requestID, "x-forwarded-for": forwardedFor, "x-forwarded-proto": forwardedProto, "x-forwarded-host": forwardedHost,
 	"authorization": authorization, "content-encoding": contentEncoding, "content-range": contentRange,
 	"content-type": contentType, "location": location, "set-cookie": setCookie, "cookie": cookie,
 	"cache-control": cacheControl, "age": ageField, "expires": expires, "date": date, "vary": vary, "retry-after": retryAfter,

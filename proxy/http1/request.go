@@ -1,6 +1,10 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"math"
+	"net/http"
+)
 
 // Request is the head of a request, as offsets into the buffer it was parsed from.
 // Only Parse and Reset change it.
@@ -21,6 +25,8 @@ type Request struct {
 	websocket  bool // the Upgrade field, the only one, says websocket
 	upgradings int
 	login      login // that belongs to the connection
+	bounded    bool  // Max-Forwards says how often it may be forwarded
+	forwards   int64 // so often
 }
 
 // form is how a target is written (RFC 9112, section 3.2).
@@ -200,10 +206,33 @@ func (r *Request) noteFields(b []byte) error {
 		case upgrade:
 			r.upgradings++
 			r.websocket = equalFold(value, "websocket")
+		case maxForwards:
+			if err := r.noteForwards(b, value); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
+
+// noteForwards takes the bound that two methods may have (RFC 9110, section 7.6.2). A number
+// that is too large for us is as good as any.
+func (r *Request) noteForwards(b, value []byte) error {
+	if method := string(r.method.of(b)); method != http.MethodOptions && method != http.MethodTrace {
+		return nil
+	}
+	if r.bounded || len(value) == 0 || !digits(value) {
+		return errForwards
+	}
+	r.bounded, r.forwards = true, math.MaxInt64
+	if n, ok := decimal(value); ok {
+		r.forwards = n
+	}
+	return nil
+}
+
+// spent says whether it may not be forwarded any more.
+func (r *Request) spent() bool { return r.bounded && r.forwards == 0 }
 
 // check looks at the whole.
 func (r *Request) check(b []byte) error {

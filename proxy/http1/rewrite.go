@@ -66,7 +66,8 @@ func (x *Exchange) passes(f field) bool {
 	r := &x.request
 	switch fates[f.is] {
 	case endToEnd:
-		return !r.named.has(f.name.of(x.head)) && !(f.is == expect && r.old)
+		written := f.is == expect && r.old || f.is == maxForwards && r.bounded
+		return !written && !r.named.has(f.name.of(x.head))
 	case claim:
 		return x.session.trusted
 	}
@@ -90,7 +91,26 @@ func (x *Exchange) appendForwarded(out []byte) []byte {
 		out = append(out, "X-Forwarded-Host: "...)
 		out = append(appendHost(out, r.host.of(b)), "\r\n"...)
 	}
-	return appendField(out, "X-Request-Id", x.requestID())
+	out = appendField(out, "X-Request-Id", x.requestID())
+	if r.bounded {
+		out = append(out, "Max-Forwards: "...)
+		out = append(strconv.AppendInt(out, r.forwards-1, 10), "\r\n"...)
+	}
+	return x.appendVia(out)
+}
+
+// appendVia writes which way the request came (RFC 9110, section 7.6.3), behind what
+// others have written.
+func (x *Exchange) appendVia(out []byte) []byte {
+	if x.via == "" {
+		return out
+	}
+	version := "Via: 1.1 "
+	if x.request.old {
+		version = "Via: 1.0 "
+	}
+	out = append(append(out, version...), x.via...)
+	return append(out, "\r\n"...)
 }
 
 // appendChain writes the hops that a trusted client has noted.
