@@ -14,7 +14,10 @@ type refusal struct {
 	text   string
 }
 
-func (r *refusal) end() end { return end(r.reason) }
+// outcome is what a request came to that was refused at that time.
+func (r *refusal) outcome(pool string, at time.Time) outcome {
+	return outcome{pool: pool, ended: at, end: end(r.reason), reason: r.text}
+}
 
 var (
 	badMethod = refusal{http.StatusMethodNotAllowed, "method", "method not allowed"}
@@ -36,10 +39,11 @@ func (t *traffic) Handle(x *http1.Exchange) {
 		x.Reply()
 	} else if pool, refused := p.admit(x, method); refused != nil {
 		p.reject(x, refused)
-		o.end = refused.end()
+		o = refused.outcome("", began)
 	} else if x.Via(pool.via) {
 		p.reject(x, &looping)
-		o.pool, o.end = pool.spec.Name, looping.end()
+		o = looping.outcome(pool.spec.Name, began)
+		p.warn(pool, o.end, "", o.reason)
 	} else {
 		o = p.carry(x, pool, method, began)
 	}
@@ -54,7 +58,11 @@ func (t *traffic) Handle(x *http1.Exchange) {
 func (t *traffic) Refused(x *http1.Exchange, why *http1.Fault) {
 	t.recorder.Reject("bad_request")
 	t.recorder.Request("", "OTHER", "HTTP/1.1", why.Status, 0)
-	(*Proxy)(t).noteRefused(x, why)
+	p := (*Proxy)(t)
+	if n := p.refusals.Take(time.Now().UnixMilli()); n > 0 {
+		p.log.Info("refused what is no request", "count", n, "last", string(x.Client()), "reason", reasonOf(why))
+	}
+	p.noteRefused(x, why)
 }
 
 // Rejected implements http1.Handler.

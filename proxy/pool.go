@@ -14,7 +14,7 @@ import (
 )
 
 // pool is a pool made ready for requests. It is immutable but for sticky, for what the
-// strategy and the budget hold, which outlive it, and for what Proxy.mu guards.
+// strategy, the budget and the complaints hold, which outlive it, and for what Proxy.mu guards.
 type pool struct {
 	spec     *state.Pool
 	cluster  string            // its id
@@ -27,6 +27,7 @@ type pool struct {
 	counter  balance.Counter  // the same
 	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
+	failures complaints
 	eligible atomic.Int64                      // how many targets there are to pick from
 	fit      atomic.Pointer[[]*balance.Target] // and to fall back on, unreachable ones included
 	sticky   atomic.Pointer[sticky]            // nil if clients are not kept anywhere
@@ -74,9 +75,9 @@ func (p *Proxy) compile(spec *state.Pool, cluster string) *pool {
 	made.targetOf = make(map[*http1.Backend]*balance.Target, len(spec.Backends))
 	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
-		made.budget, made.outlook = old.budget, old.outlook
+		made.budget, made.outlook, made.failures = old.budget, old.outlook, old.failures
 	} else {
-		made.budget, made.review = newBudget(), now.Add(reviewEvery)
+		made.budget, made.review, made.failures = newBudget(), now.Add(reviewEvery), newComplaints()
 	}
 	if old != nil && old.spec.Strategy == spec.Strategy {
 		made.strategy = old.strategy

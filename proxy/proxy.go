@@ -65,8 +65,8 @@ type Config struct {
 	// Resolver finds the addresses of backends whose host is a name. Without it the
 	// system's does.
 	Resolver *net.Resolver
-	// Log gets transitions, and at debug level why requests failed. Without it
-	// nothing is logged.
+	// Log gets transitions, why requests failed, each reason now and then, and at debug
+	// level of each. Without it nothing is logged.
 	Log *slog.Logger
 }
 
@@ -107,6 +107,7 @@ type Proxy struct {
 	table    atomic.Pointer[table] // nil until the first view
 	draining atomic.Bool
 	meter    meter
+	refusals http1.Notice // of what is no request
 
 	mu         sync.Mutex // guards the fields below and all changes to pools
 	cookieKeys [][]byte

@@ -283,7 +283,7 @@ func (x *Exchange) receive(u *upstream) (final bool, err error) {
 		n, err := r.Parse(u.bytes())
 		switch {
 		case err != nil:
-			return false, errors.Join(ErrBadAnswer, err)
+			return false, r.badAnswer(u.bytes(), err)
 		case n > 0 && r.status >= 200, n > 0 && r.status == http.StatusSwitchingProtocols:
 			return true, nil
 		case n > 0:
@@ -339,7 +339,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	}
 	framing, err := r.framing(x.Method())
 	if err != nil {
-		return false, errors.Join(ErrBadAnswer, err)
+		return false, r.badAnswer(u.bytes(), err)
 	}
 	out := x.outward(framing)
 	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.retiring.Load()

@@ -24,6 +24,7 @@ type head struct {
 	fields []field
 
 	at     int // where the first line begins that is not read yet
+	begun  int // where the line began that was read last
 	seen   int // up to where that line's end was looked for
 	titled bool
 	ended  bool
@@ -52,6 +53,7 @@ func (h *head) clear() { *h = head{fields: h.fields[:0], named: h.named[:0]} }
 // line finds the next line of b, without its end. It returns more if it is not all
 // there.
 func (h *head) line(b []byte, limit int) (line span, more bool, err error) {
+	h.begun = h.at
 	i := bytes.IndexByte(b[h.seen:], '\n')
 	if i < 0 {
 		h.seen = len(b)

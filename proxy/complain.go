@@ -1,0 +1,43 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"lbnode/proxy/http1"
+)
+
+// complaints hold back, for one pool, what the log is told of attempts that failed. Of what
+// is not among them it hears elsewhere: of backends that cannot be reached, and of circuits,
+// when that changes; of clients, nothing.
+type complaints map[end]*http1.Notice
+
+func newComplaints() complaints {
+	c := complaints{}
+	for _, e := range []end{endBadAnswer, endLost, endCut, endBackendTimeout, endBusy, end(looping.reason)} {
+		c[e] = &http1.Notice{}
+	}
+	return c
+}
+
+// complain tells the log of an attempt that came to err, now and then.
+func (p *Proxy) complain(pool *pool, backend string, err error) {
+	if p.log.Enabled(p.ctx, slog.LevelDebug) {
+		p.log.Debug("attempt failed", "pool", pool.spec.Name, "backend", backend, "error", err)
+	}
+	if err != errOpen && !errors.Is(err, http1.ErrClientLeft) {
+		p.warn(pool, endOf(err), backend, reasonOf(err))
+	}
+}
+
+// warn tells the log of what becomes of a pool's requests, if that was not told lately.
+func (p *Proxy) warn(pool *pool, e end, backend, reason string) {
+	notice := pool.failures[e]
+	if notice == nil {
+		return
+	}
+	if n := notice.Take(time.Now().UnixMilli()); n > 0 {
+		p.log.Warn("requests failed", "pool", pool.spec.Name, "end", string(e), "count", n, "backend", backend, "reason", reason)
+	}
+}
