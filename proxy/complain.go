@@ -27,17 +27,17 @@ func (p *Proxy) complain(pool *pool, backend string, err error) {
 		p.log.Debug("attempt failed", "pool", pool.spec.Name, "backend", backend, "error", err)
 	}
 	if err != errOpen && !errors.Is(err, http1.ErrClientLeft) {
-		p.warn(pool, endOf(err), backend, reasonOf(err))
+		p.warn("attempts at backends failed", pool, endOf(err), backend, reasonOf(err))
 	}
 }
 
 // warn tells the log of what becomes of a pool's requests, if that was not told lately.
-func (p *Proxy) warn(pool *pool, e end, backend, reason string) {
+func (p *Proxy) warn(what string, pool *pool, e end, backend, reason string) {
 	notice := pool.failures[e]
 	if notice == nil {
 		return
 	}
 	if n := notice.Take(time.Now().UnixMilli()); n > 0 {
-		p.log.Warn("requests failed", "pool", pool.spec.Name, "end", string(e), "count", n, "backend", backend, "reason", reason)
+		p.log.Warn(what, "pool", pool.spec.Name, "end", string(e), "count", n, "backend", backend, "reason", reason)
 	}
 }

@@ -43,7 +43,7 @@ func (t *traffic) Handle(x *http1.Exchange) {
 	} else if x.Via(pool.via) {
 		p.reject(x, &looping)
 		o = looping.outcome(pool.spec.Name, began)
-		p.warn(pool, o.end, "", o.reason)
+		p.warn("refused requests that came back", pool, o.end, "", o.reason)
 	} else {
 		o = p.carry(x, pool, method, began)
 	}

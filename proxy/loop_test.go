@@ -99,7 +99,10 @@ func TestChainsAreNoLoops(t *testing.T) {
 	inner.SetView(v)
 	outer := viewOf(routes[:1], poolOf("shop", backendAt("inner", at)))
 	outer.ClusterID = "outer"
-	_, url := startProxyWith(t, Config{}, outer)
+	p, url := startProxyWith(t, Config{}, outer)
+	if got := p.Via("shop"); got != viaOf("outer", "shop") || p.Via("none") != "" {
+		t.Errorf("got the name %q for the pool", got)
+	}
 	if got := talk(t, url, "GET / HTTP/1.0\r\nHost: shop\r\nVia: 1.1 cdn\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 204") {
 		t.Fatalf("got %q, want 204", got)
 	}

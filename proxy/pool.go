@@ -101,6 +101,15 @@ func (p *Proxy) compile(spec *state.Pool, cluster string) *pool {
 	return made
 }
 
+// Via is the name that the Via field of requests to a pool has for this cluster; empty if
+// there is no such pool.
+func (p *Proxy) Via(pool string) string {
+	if found := p.table.Load().pool(pool); found != nil {
+		return found.via
+	}
+	return ""
+}
+
 // viaOf is the name that Via gives a pool of a cluster, the same on every node. It tells
 // nobody else which. A request may come to a cluster twice, as by a cache that is one pool's
 // backend and has another for its own; to the same pool it comes only in a loop.

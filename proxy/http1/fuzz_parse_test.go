@@ -60,6 +60,9 @@ func FuzzRequest(f *testing.F) {
 		if len(data) < 300 {
 			checkSplits(t, newRequest, &limits, data)
 		}
+		if err != nil {
+			checkPlace(t, &r.head, data, err)
+		}
 		if err != nil || n == 0 {
 			return
 		}
@@ -79,6 +82,15 @@ func FuzzRequest(f *testing.F) {
 		}
 		compareRequest(t, &r, data, want)
 	})
+}
+
+// checkPlace sees that the place of a fault is told on one short line.
+func checkPlace(t *testing.T, h *head, data []byte, err error) {
+	t.Helper()
+	why := h.locate(data, err.(*Fault)).Error()
+	if len(why) > 300 || strings.ContainsFunc(why, func(c rune) bool { return c < ' ' || c > '~' }) || !strings.HasPrefix(why, "line ") {
+		t.Fatalf("got %q for what is wrong with %q", why, data)
+	}
 }
 
 var escapedAuthority = regexp.MustCompile("(?i)^[^ ]+ https?://[^/? ]*%")
@@ -141,6 +153,9 @@ func FuzzResponse(f *testing.F) {
 		n, err := r.Parse(data)
 		if len(data) < 300 {
 			checkSplits(t, newResponse, &limits, data)
+		}
+		if err != nil {
+			checkPlace(t, &r.head, data, err)
 		}
 		if err != nil || n == 0 {
 			return
