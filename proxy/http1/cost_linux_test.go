@@ -23,7 +23,8 @@ const (
 	costRatio = 10
 )
 
-// stretch is a stretch of a message that is made by a rule.
+// stretch is a part of a message that is made by a rule: of kinds from 0 to 6 in the header,
+// from 20 to 26 in the trailers, and of kind 10 before the first line.
 type stretch struct{ kind, count, size, name int }
 
 // costNames are fields of which something may be made, whoever sends them.
@@ -33,14 +34,20 @@ var costNames = strings.Fields("Connection Cookie TE Via Forwarded X-Forwarded-F
 // costLists are values that can go on for long.
 var costLists = strings.Fields("q, , close, q;, q=b; = ; trailers, for=1, 1.1_a, keep-alive, %41 \xe9 : \" upgrade,")
 
-// write adds the part to a header.
-func (p stretch) write(out []byte, first bool) []byte {
-	if first != (p.kind >= 10) {
+const (
+	header = iota
+	front
+	footer
+)
+
+// write adds it if it belongs to that place.
+func (p stretch) write(out []byte, place int) []byte {
+	if p.kind/10 != place {
 		return out
 	}
 	name, list := costNames[p.name%len(costNames)], costLists[p.size%len(costLists)]
 	for i := 0; i < p.count && len(out) < costSize; i++ {
-		switch p.kind {
+		switch p.kind % 20 {
 		case 0: // short fields
 			out = fmt.Appendf(out, "%s:\r\n", strings.Repeat(string(rune('a'+p.name%26)), 1+p.size%24))
 		case 1: // fields that differ in the last letters
@@ -83,14 +90,15 @@ type costInput struct {
 	extend int // bytes of each chunk's extension
 }
 
+// String implements fmt.Stringer.
 func (in costInput) String() string {
-	return fmt.Sprintf("%+v", struct{ costInput }{in}.costInput.parts) + fmt.Sprint(" query ", in.query, " chunk ", in.chunk, " extension ", in.extend)
+	return fmt.Sprintf("%+v query %d chunk %d extension %d", in.parts, in.query, in.chunk, in.extend)
 }
 
 func (in *costInput) bytes() []byte {
 	var out []byte
 	for _, p := range in.parts {
-		out = p.write(out, true)
+		out = p.write(out, front)
 	}
 	if in.answer {
 		out = append(out, "HTTP/1.1 200 OK\r\n"...)
@@ -98,18 +106,26 @@ func (in *costInput) bytes() []byte {
 		list := strings.Trim(costLists[in.query%len(costLists)], ";") + "&"
 		out = fmt.Appendf(out, "POST /%s?%s HTTP/1.1\r\nHost: a\r\n", strings.Repeat("%41", in.query%1000), strings.Repeat(list, in.query*3%2000))
 	}
+	trailing := 0
+	if slices.ContainsFunc(in.parts, func(p stretch) bool { return p.kind >= 20 }) {
+		trailing = DefaultLimits().Trailers
+	}
 	if in.chunk > 0 {
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
 	for _, p := range in.parts {
-		out = p.write(out, false)
+		out = p.write(out, header)
 	}
 	out = append(out, "\r\n"...)
-	for in.chunk > 0 && len(out) < costSize {
+	for in.chunk > 0 && len(out) < costSize-trailing {
 		out = fmt.Appendf(out, "%x%s\r\n%s\r\n", in.chunk, ";"+strings.Repeat("q", in.extend), strings.Repeat("x", in.chunk))
 	}
 	if in.chunk > 0 {
-		out = append(out, "0\r\n\r\n"...)
+		out = append(out, "0\r\n"...)
+		for _, p := range in.parts {
+			out = p.write(out, footer)
+		}
+		out = append(out, "\r\n"...)
 	}
 	return out
 }
@@ -132,12 +148,12 @@ func newMeter() *meter {
 // take reads a message and writes it anew.
 func (m *meter) take(b []byte, answer bool) {
 	limits, x := &m.x.session.server.config.Limits, m.x
-	n, chunked := 0, false
+	n, chunked, named := 0, false, hopNames(nil)
 	if answer {
 		x.response.Reset(limits)
 		if n, _ = x.response.Parse(b); n > 0 {
 			m.mem = x.appendResponse(m.mem[:0], &x.response, b, byChunks)
-			chunked = x.response.chunked
+			chunked, named = x.response.chunked, x.response.named
 		}
 	} else {
 		x.idLength = 0
@@ -149,18 +165,19 @@ func (m *meter) take(b []byte, answer bool) {
 			x.Secure()
 			x.Via("lbnode-0123456789abcdef")
 			m.mem = x.appendRequest(m.mem[:0])
-			chunked = x.request.chunked
+			chunked, named = x.request.chunked, x.request.named
 		}
 	}
 	if n > 0 && chunked {
-		m.takeBody(b[n:], limits)
+		m.takeBody(b[n:], limits, named)
 	}
 }
 
-func (m *meter) takeBody(b []byte, limits *Limits) {
+func (m *meter) takeBody(b []byte, limits *Limits, named hopNames) {
 	m.in.mem, m.in.from, m.in.to = b, 0, len(b)
 	source := &m.x.source
 	source.begin(&m.in, byChunks, 0, limits)
+	source.named = named
 	for {
 		data, err := source.next()
 		if err != nil || len(data) == 0 {
@@ -223,10 +240,15 @@ func costFamilies() (all []costInput) {
 		{{2, 990, 0, 17}}, {{2, 990, 0, 18}}, {{2, 990, 0, 19}}, {{2, 990, 0, 20}},
 		{{2, 990, 0, 14}}, {{4, 30000, 0, 14}}, {{4, 30000, 0, 13}}, // Range, Accept
 		{{10, 30000, 0, 0}},
+		{{4, 30, 0, 0}, {20, 900, 3, 0}}, {{6, 30, 20, 0}, {21, 900, 20, 0}}, {{20, 900, 0, 0}},
 	} {
-		all = append(all, costInput{parts: parts})
-		if parts[0].kind < 10 {
-			all = append(all, costInput{parts: parts, answer: true})
+		chunk := 0
+		if parts[len(parts)-1].kind >= 20 {
+			chunk = 5
+		}
+		all = append(all, costInput{parts: parts, chunk: chunk})
+		if parts[0].kind != 10 {
+			all = append(all, costInput{parts: parts, chunk: chunk, answer: true})
 		}
 	}
 	for _, answer := range []bool{false, true} {
@@ -240,7 +262,7 @@ func costFamilies() (all []costInput) {
 // change gives an input that differs a little.
 func (in costInput) change() costInput {
 	in.parts = slices.Clone(in.parts)
-	kinds := []int{0, 1, 2, 3, 4, 5, 6, 10}
+	kinds := []int{0, 1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 25, 26, 10}
 	random := func() stretch {
 		return stretch{kinds[rand.IntN(len(kinds)-1)], 1 << rand.IntN(16), rand.IntN(400), rand.IntN(len(costNames))}
 	}
