@@ -10,7 +10,7 @@ import (
 
 // complaints hold back, for one pool, what the log is told of attempts that failed. Of what
 // is not among them it hears elsewhere: of backends that cannot be reached, and of circuits,
-// when that changes; of clients, nothing.
+// when that changes. Of clients that leave, or do nothing, it hears nothing.
 type complaints map[end]*http1.Notice
 
 func newComplaints() complaints {
@@ -37,7 +37,10 @@ func (p *Proxy) warn(what string, pool *pool, e end, backend, reason string) {
 	if notice == nil {
 		return
 	}
-	if n := notice.Take(time.Now().UnixMilli()); n > 0 {
+	if n := notice.Take(p.uptime()); n > 0 {
 		p.log.Warn(what, "pool", pool.spec.Name, "end", string(e), "count", n, "backend", backend, "reason", reason)
 	}
 }
+
+// uptime is in ms. No change of the system's clock holds complaints back.
+func (p *Proxy) uptime() int64 { return time.Since(p.began).Milliseconds() }

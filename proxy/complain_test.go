@@ -83,6 +83,7 @@ func TestFailuresAreExplained(t *testing.T) {
 		"cut":         {get, &cut, "cut", "the answer was cut short: a chunk is malformed", "WARN"},
 		"no request":  {"GET /?s3cr3t\r\n\r\n", &lost, "bad_request", `line 1 ("GET /"): the request line is not METHOD SP TARGET SP VERSION`, "INFO"},
 		"no host":     {"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nhost: s3cr3t\r\n\r\n", &lost, "bad_request", `line 4 ("host"): the host is missing, repeated or no host`, "INFO"},
+		"target":      {"\r\nGET http://a@b/?s3cr3t HTTP/1.1\r\nHost: a\r\n\r\n", &lost, "bad_request", `line 1 ("GET http://a@b/"): the target's host is no host`, "INFO"},
 		"expectation": {"GET / HTTP/1.1\r\nHost: a\r\nExpect: s3cr3t\r\n\r\n", &lost, "bad_request", `line 3 ("Expect"): the expectation is unknown`, "INFO"},
 		"empty lines": {"\r\n\r\nGET / HTTP/1.1\r\nCookie : s3cr3t\r\n\r\n", &lost, "bad_request", `line 2 ("Cookie "): a field name is not a token directly before a colon`, "INFO"},
 		"no backend":  {get, nil, "no_backend", "no backend is available", ""},

@@ -59,7 +59,7 @@ func (t *traffic) Refused(x *http1.Exchange, why *http1.Fault) {
 	t.recorder.Reject("bad_request")
 	t.recorder.Request("", "OTHER", "HTTP/1.1", why.Status, 0)
 	p := (*Proxy)(t)
-	if n := p.refusals.Take(time.Now().UnixMilli()); n > 0 {
+	if n := p.refusals.Take(p.uptime()); n > 0 {
 		p.log.Info("refused what is no request", "count", n, "last", string(x.Client()), "reason", reasonOf(why))
 	}
 	p.noteRefused(x, why)

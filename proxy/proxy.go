@@ -98,7 +98,8 @@ type Proxy struct {
 	log      *slog.Logger
 	recorder Recorder
 	server   *http1.Server
-	tls      *tls.Config        // towards backends
+	tls      *tls.Config // towards backends
+	began    time.Time
 	alone    string             // stands for a cluster's id where there is none
 	ctx      context.Context    // of connecting to backends
 	cut      context.CancelFunc // ends it
@@ -122,6 +123,7 @@ func New(config Config) *Proxy {
 		log:      cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
 		recorder: config.Recorder,
 		findings: map[string]*finding{},
+		began:    time.Now(),
 		alone:    rand.Text(),
 		tls:      &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(0), NextProtos: []string{"http/1.1"}},
 	}

@@ -32,6 +32,7 @@ var (
 	errManyFields  = &Fault{431, "the header has too many fields"}
 	errManyOptions = &Fault{431, "the Connection field has too many options"}
 	errHost        = &Fault{400, "the host is missing, repeated or no host"}
+	errTargetHost  = &Fault{400, "the target's host is no host"}
 	errLength      = &Fault{400, "the length is no number, or there are two"}
 	errEncoding    = &Fault{400, "the transfer encoding is not chunked alone"}
 	errBoth        = &Fault{400, "there are both a length and a transfer encoding"}
@@ -70,8 +71,11 @@ const shown = 32
 // beginning of the first line. Values and queries may be secret.
 func (h *head) locate(b []byte, f *Fault) *Fault {
 	at, number, is := h.begun, len(h.fields)+2, f.about()
-	if !h.titled {
+	switch {
+	case !h.titled:
 		number = 1
+	case f == errTargetHost:
+		at, number = h.first, 1
 	}
 	for i, field := range h.fields {
 		if is != other && field.is == is { // the last one, which was one too many

@@ -25,6 +25,7 @@ type head struct {
 
 	at     int // where the first line begins that is not read yet
 	begun  int // where the line began that was read last
+	first  int // where the first one began
 	seen   int // up to where that line's end was looked for
 	titled bool
 	ended  bool

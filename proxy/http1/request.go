@@ -85,7 +85,7 @@ func (r *Request) readTitle(b []byte) (more bool, err error) {
 		if err := r.readLine(b, line); err != nil {
 			return false, err
 		}
-		r.titled = true
+		r.titled, r.first = true, r.begun
 	}
 	return false, nil
 }
@@ -240,7 +240,9 @@ func (r *Request) check(b []byte) error {
 	switch {
 	case r.hosts == 0 && !r.old:
 		return errHost
-	case len(value) == 0 && (r.form == absoluteForm || !r.old):
+	case r.form == absoluteForm && !ValidHost(value):
+		return errTargetHost
+	case len(value) == 0 && !r.old:
 		return errHost
 	case len(value) > 0 && !ValidHost(value):
 		return errHost
