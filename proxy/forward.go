@@ -45,8 +45,10 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 		if err == nil {
 			return e.outcome(nil)
 		}
-		p.complain(pool, target.Name, err)
 		next := e.next(err)
+		if next == nil || !errors.Is(err, http1.ErrStale) { // which is nobody's fault, where there is another
+			p.complain(pool, target.Name, err)
+		}
 		if next == nil {
 			e.fail(err)
 			return e.outcome(err)

@@ -29,7 +29,7 @@ type stretch struct{ kind, count, size, name int }
 
 // costNames are fields of which something may be made, whoever sends them.
 var costNames = strings.Fields("Connection Cookie TE Via Forwarded X-Forwarded-For X-Forwarded-Proto X-Real-IP X-Request-Id Trailer Keep-Alive " +
-	"Expect Upgrade Accept Range Transfer-Encoding Max-Forwards X_Forwarded_For X_Request_Id X_______________ X-Forwarded-Xyz Set-Cookie Date q Content_Length Qroxy-Authenticate Transfer-Encodinx")
+	"Expect Upgrade Accept Range Transfer-Encoding Max-Forwards X_Forwarded_For X_Request_Id X_______________ X-Forwarded-Xyz Set-Cookie Date q Content_Length Qroxy-Authenticate Transfer-Encodinx WWW-Authenticate Authorization")
 
 // costLists are values that can go on for long.
 var costLists = strings.Fields("q, , close, q;, q=b; = ; trailers, for=1, 1.1_a, keep-alive, %41 \xe9 : \" upgrade,")
@@ -101,7 +101,7 @@ func (in *costInput) bytes() []byte {
 		out = p.write(out, front)
 	}
 	if in.answer {
-		out = append(out, "HTTP/1.1 200 OK\r\n"...)
+		out = append(out, "HTTP/1.1 401 Unauthorized\r\n"...)
 	} else {
 		list := strings.Trim(costLists[in.query%len(costLists)], ";") + "&"
 		out = fmt.Appendf(out, "POST /%s?%s HTTP/1.1\r\nHost: a\r\n", strings.Repeat("%41", in.query%1000), strings.Repeat(list, in.query*3%2000))
@@ -152,6 +152,7 @@ func (m *meter) take(b []byte, answer bool) {
 	if answer {
 		x.response.Reset(limits)
 		if n, _ = x.response.Parse(b); n > 0 {
+			x.response.challenges(b)
 			m.mem = x.appendResponse(m.mem[:0], &x.response, b, byChunks)
 			chunked, named = x.response.chunked, x.response.named
 		}
@@ -239,7 +240,7 @@ func costFamilies() (all []costInput) {
 		{{2, 990, 9, 3}}, {{4, 30000, 9, 3}}, {{2, 990, 0, 8}}, // Via, X-Request-Id
 		{{2, 990, 0, 17}}, {{2, 990, 0, 18}}, {{2, 990, 0, 19}}, {{2, 990, 0, 20}},
 		{{2, 990, 0, 14}}, {{4, 30000, 0, 14}}, {{4, 30000, 0, 13}}, // Range, Accept
-		{{10, 30000, 0, 0}},
+		{{10, 30000, 0, 0}}, {{4, 30000, 1, 27}}, {{4, 30000, 3, 27}}, {{2, 990, 0, 27}}, {{2, 990, 0, 28}},
 		{{4, 30, 0, 0}, {20, 900, 3, 0}}, {{6, 30, 20, 0}, {21, 900, 20, 0}}, {{20, 900, 0, 0}},
 	} {
 		chunk := 0
