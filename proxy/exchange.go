@@ -280,5 +280,6 @@ func (e *exchange) outcome(err error) outcome {
 		retries: len(e.tried) - 1,
 		ended:   e.end(),
 		end:     endOf(err),
+		reason:  reasonOf(err),
 	}
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"syscall"
@@ -31,7 +30,7 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 	target := e.first(began)
 	if target == nil {
 		p.reject(x, &noBackend)
-		return outcome{pool: pool.spec.Name, ended: time.Now(), end: noBackend.end()}
+		return noBackend.outcome(pool.spec.Name, time.Now())
 	}
 	for {
 		err := error(errOpen)
@@ -46,10 +45,10 @@ func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.T
 		if err == nil {
 			return e.outcome(nil)
 		}
-		if p.log.Enabled(p.ctx, slog.LevelDebug) {
-			p.log.Debug("attempt failed", "pool", pool.spec.Name, "backend", target.Name, "error", err)
-		}
 		next := e.next(err)
+		if next == nil || !errors.Is(err, http1.ErrStale) { // which is nobody's fault, where there is another
+			p.complain(pool, target.Name, err)
+		}
 		if next == nil {
 			e.fail(err)
 			return e.outcome(err)

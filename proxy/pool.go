@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -12,9 +14,11 @@ import (
 )
 
 // pool is a pool made ready for requests. It is immutable but for sticky, for what the
-// strategy and the budget hold, which outlive it, and for what Proxy.mu guards.
+// strategy, the budget and the complaints hold, which outlive it, and for what Proxy.mu guards.
 type pool struct {
 	spec     *state.Pool
+	cluster  string            // its id
+	via      string            // that requests to the pool go by
 	targets  []*balance.Target // one for each of spec.Backends
 	targetOf map[*http1.Backend]*balance.Target
 	findings []*finding // the same
@@ -23,6 +27,7 @@ type pool struct {
 	counter  balance.Counter  // the same
 	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
+	failures complaints
 	eligible atomic.Int64                      // how many targets there are to pick from
 	fit      atomic.Pointer[[]*balance.Target] // and to fall back on, unreachable ones included
 	sticky   atomic.Pointer[sticky]            // nil if clients are not kept anywhere
@@ -61,17 +66,18 @@ type finding struct {
 
 // compile returns the pool for the spec, taking over what outlives a change.
 // Proxy.mu is held.
-func (p *Proxy) compile(spec *state.Pool) *pool {
+func (p *Proxy) compile(spec *state.Pool, cluster string) *pool {
 	old := p.table.Load().pool(spec.Name)
-	if old != nil && old.spec == spec {
+	if old != nil && old.spec == spec && old.cluster == cluster {
 		return old
 	}
-	made, now := &pool{spec: spec, targetOf: make(map[*http1.Backend]*balance.Target, len(spec.Backends))}, time.Now()
+	made, now := &pool{spec: spec, cluster: cluster, via: viaOf(cluster, spec.Name)}, time.Now()
+	made.targetOf = make(map[*http1.Backend]*balance.Target, len(spec.Backends))
 	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
-		made.budget, made.outlook = old.budget, old.outlook
+		made.budget, made.outlook, made.failures = old.budget, old.outlook, old.failures
 	} else {
-		made.budget, made.review = newBudget(), now.Add(reviewEvery)
+		made.budget, made.review, made.failures = newBudget(), now.Add(reviewEvery), newComplaints()
 	}
 	if old != nil && old.spec.Strategy == spec.Strategy {
 		made.strategy = old.strategy
@@ -93,6 +99,23 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	p.refresh(made)
 	p.reviewLater(made)
 	return made
+}
+
+// Via is the name that the Via field of requests to a pool has for this cluster; empty if
+// there is no such pool.
+func (p *Proxy) Via(pool string) string {
+	if found := p.table.Load().pool(pool); found != nil {
+		return found.via
+	}
+	return ""
+}
+
+// viaOf is the name that Via gives a pool of a cluster, the same on every node. It tells
+// nobody else which. A request may come to a cluster twice, as by a cache that is one pool's
+// backend and has another for its own; to the same pool it comes only in a loop.
+func viaOf(cluster, pool string) string {
+	sum := sha256.Sum256([]byte(cluster + "\x00" + pool))
+	return "lbnode-" + hex.EncodeToString(sum[:8])
 }
 
 // newStrategy falls back to round robin for a strategy that only a newer version

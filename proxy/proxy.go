@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -39,8 +40,8 @@ type Config struct {
 	// Recorder counts what happens. Without it nothing is counted.
 	Recorder Recorder
 	// TrustedProxies are the networks of clients that may say for whom they send a
-	// request: what they put into X-Forwarded-For, -Proto and -Host is kept. What any
-	// other client puts there is replaced.
+	// request: what they put into X-Forwarded-For, -Proto and -Host is kept, and other such
+	// fields pass. What any other client puts there is replaced, or dropped.
 	TrustedProxies []netip.Prefix
 	// ProxyProtocol are the networks from which connections begin with a header of
 	// the PROXY protocol. One that does not is closed. The address in the header counts
@@ -64,8 +65,8 @@ type Config struct {
 	// Resolver finds the addresses of backends whose host is a name. Without it the
 	// system's does.
 	Resolver *net.Resolver
-	// Log gets transitions, and at debug level why requests failed. Without it
-	// nothing is logged.
+	// Log gets transitions, why requests failed, each reason now and then, and at debug
+	// level of each. Without it nothing is logged.
 	Log *slog.Logger
 }
 
@@ -84,7 +85,7 @@ type Recorder interface {
 	// had been idle before), timeout or hedge (it goes to two at once).
 	Retry(pool, reason string)
 	// Reject: the proxy itself refused a request, because of bad_request, method,
-	// no_route, no_backend or no_view, or a connection, because of proxy_protocol,
+	// no_route, no_backend, no_view or loop, or a connection, because of proxy_protocol,
 	// connections or client_connections.
 	Reject(reason string)
 	// Connections: so many client connections more, or fewer, are open.
@@ -97,7 +98,9 @@ type Proxy struct {
 	log      *slog.Logger
 	recorder Recorder
 	server   *http1.Server
-	tls      *tls.Config        // towards backends
+	tls      *tls.Config // towards backends
+	began    time.Time
+	alone    string             // stands for a cluster's id where there is none
 	ctx      context.Context    // of connecting to backends
 	cut      context.CancelFunc // ends it
 	serving  sync.WaitGroup     // one per listener
@@ -105,6 +108,7 @@ type Proxy struct {
 	table    atomic.Pointer[table] // nil until the first view
 	draining atomic.Bool
 	meter    meter
+	refusals http1.Notice // of what is no request
 
 	mu         sync.Mutex // guards the fields below and all changes to pools
 	cookieKeys [][]byte
@@ -119,6 +123,8 @@ func New(config Config) *Proxy {
 		log:      cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
 		recorder: config.Recorder,
 		findings: map[string]*finding{},
+		began:    time.Now(),
+		alone:    rand.Text(),
 		tls:      &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(0), NextProtos: []string{"http/1.1"}},
 	}
 	if p.recorder == nil {
@@ -138,7 +144,7 @@ func (p *Proxy) SetView(v *state.View) {
 	p.renewCookies()
 	pools := map[string]*pool{}
 	for _, spec := range v.Pools {
-		pools[spec.Name] = p.compile(spec)
+		pools[spec.Name] = p.compile(spec, cmp.Or(v.ClusterID, p.alone))
 	}
 	old := p.table.Swap(newTable(v.Routes, pools))
 	p.forget(old)

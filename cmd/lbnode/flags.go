@@ -91,7 +91,7 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.StringVar(&f.adminTokenFile, "admin-token-file", "", "`file` with the token that the admin address asks for")
 	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen; of several, a line each, the first is used and all are accepted; SIGHUP reads it again")
 	fs.Var(&f.allowFrom, "allow-from", "`networks` from which other nodes may come, such as 10.0.0.0/24 (default: any)")
-	fs.Var(&f.trustedProxies, "trusted-proxies", "`networks` of proxies whose X-Forwarded-For, -Proto and -Host are kept (default: none)")
+	fs.Var(&f.trustedProxies, "trusted-proxies", "`networks` of proxies whose X-Forwarded- fields, X-Real-IP and Forwarded are kept (default: none)")
 	fs.Var(&f.proxyProtocol, "proxy-protocol", "`networks` from which connections begin with a PROXY protocol header, of version 1 or 2 (default: none)")
 	fs.IntVar(&f.maxConns, "max-connections", 0, "most `connections` of clients at once; 0: as many as the limit on open files allows")
 	fs.IntVar(&f.maxPerClient, "max-connections-per-client", 0, "most `connections` of one client address, or /64 of IPv6; 0: any")

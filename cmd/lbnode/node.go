@@ -82,7 +82,9 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	if err := n.openAccessLog(cfg); err != nil {
 		return nil, err
 	}
-	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log, Resolver: cfg.proxy.Resolver})
+	n.checker = health.New(health.Config{
+		Sink: (*findings)(n), Log: cfg.log, Resolver: cfg.proxy.Resolver, Via: func(pool string) string { return n.proxy.Via(pool) },
+	})
 	cfg.proxy.Rank = func() int { return n.cluster.Rank() }
 	cfg.proxy.CookieKeys = func() [][]byte { return n.cluster.CookieKeys() }
 	cfg.proxy.Suspect = n.checker.Suspect

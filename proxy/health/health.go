@@ -31,6 +31,9 @@ type Config struct {
 	// Resolver finds the addresses of backends whose host is a name. Without it the
 	// system's does.
 	Resolver *net.Resolver
+	// Via gives the name that traffic to a pool goes by, for the Via field of probes: a
+	// backend that would send traffic back fails them. It may be nil, or give none.
+	Via func(pool string) string
 }
 
 // Sink takes what the probes find. Calls come one at a time, those about one
@@ -96,7 +99,7 @@ type Checker struct {
 
 // New returns a Checker that probes nothing until the first Update.
 func New(cfg Config) *Checker {
-	p := prober{resolver: cfg.Resolver}
+	p := prober{resolver: cfg.Resolver, via: cfg.Via}
 	return &Checker{
 		sink:     cfg.Sink,
 		log:      cfg.Log,

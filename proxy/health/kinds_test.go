@@ -92,6 +92,25 @@ func TestHTTPExpectations(t *testing.T) {
 	}
 }
 
+// A probe goes by the name of its pool, so that a backend which would send traffic back
+// refuses it.
+func TestProbesNameTheirPool(t *testing.T) {
+	b, p := serveHTTP(t, false, http1, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Via") == "1.1 lbnode-of-"+state.DefaultPool {
+			w.WriteHeader(http.StatusLoopDetected)
+		}
+	})
+	pool := checkedAs(state.HealthCheck{Type: "http"})
+	pool.Name = state.DefaultPool
+	if got, want := plain(p.probe(t.Context(), pool, b)), found(true, true, "200 OK"); got != want {
+		t.Errorf("without a name: got %+v, want %+v", got, want)
+	}
+	p.via = func(pool string) string { return "lbnode-of-" + pool }
+	if got, want := plain(p.probe(t.Context(), pool, b)), found(false, true, "508 Loop Detected in N ms"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 // A check decides on TLS whatever the backend's protocol is.
 func TestProbeWithAndWithoutTLS(t *testing.T) {
 	secure, trusting := serveHTTP(t, true, http1, func(http.ResponseWriter, *http.Request) {})

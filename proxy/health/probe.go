@@ -37,9 +37,10 @@ type probeFunc func(context.Context, *state.Pool, *state.Backend, netip.Addr) re
 // to pass a backend that no request can reach would be worse than to fail it.
 // Whoever wants it otherwise says so in the check.
 type prober struct {
-	tls      *tls.Config   // nil for the system's roots; tests bring their own
-	resolver *net.Resolver // nil for the system's
-	last     netip.Addr    // where the backend's name was when a probe last passed
+	tls      *tls.Config              // nil for the system's roots; tests bring their own
+	resolver *net.Resolver            // nil for the system's
+	via      func(pool string) string // gives the name of Via; may be nil
+	last     netip.Addr               // where the backend's name was when a probe last passed
 }
 
 // probeFrom is a probeFunc.
@@ -82,10 +83,17 @@ func (p prober) check(ctx context.Context, pool *state.Pool, b *state.Backend) (
 	case state.CheckAgent:
 		r, err = askAgent(conn)
 	default:
-		r, err = askHTTP(conn, &pool.HealthCheck, b)
+		r, err = askHTTP(conn, &pool.HealthCheck, b, p.viaOf(pool))
 	}
 	r.connected, r.at = true, placeOf(conn, b)
 	return r, err
+}
+
+func (p prober) viaOf(pool *state.Pool) string {
+	if p.via == nil {
+		return ""
+	}
+	return p.via(pool.Name)
 }
 
 // elsewhere says whether a check probes another port than the one that traffic goes

@@ -17,7 +17,8 @@ type body struct {
 	tail    head // the trailers; their offsets are into in's bytes
 	tailAt  int  // their length
 	limits  *Limits
-	took    int // of in, at the last piece
+	named   hopNames // by the message's Connection
+	took    int      // of in, at the last piece
 	ended   bool
 	count   int64 // bytes of data so far
 }
@@ -99,8 +100,8 @@ func (b *body) more() error {
 func (b *body) appendTrailers(out []byte) []byte {
 	all := b.in.bytes()
 	for _, f := range b.tail.fields {
-		if !f.is.headerOnly() {
-			out = appendLine(out, f.name.of(all), f.value.of(all))
+		if name := f.name.of(all); !f.is.headerOnly() && !b.named.has(name) {
+			out = appendLine(out, name, f.value.of(all))
 		}
 	}
 	return out

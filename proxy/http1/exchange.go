@@ -66,6 +66,7 @@ type Exchange struct {
 	patience Patience
 	hedged   bool   // the answer is that of Patience.Other
 	fields   string // for the answer
+	via      string // this proxy's name in the request
 }
 
 // Method is such as GET. It is in the letters that the client wrote.
@@ -81,8 +82,9 @@ func (x *Exchange) Path() []byte { return x.request.Path(x.head) }
 // Old says whether the client speaks HTTP/1.0.
 func (x *Exchange) Old() bool { return x.request.old }
 
-// Asterisk says whether the request is for the server itself: OPTIONS *.
-func (x *Exchange) Asterisk() bool { return x.request.asterisk }
+// Last says whether the request is for this server itself: OPTIONS *, or one that may be
+// forwarded no more (RFC 9110, section 7.6.2).
+func (x *Exchange) Last() bool { return x.request.asterisk || x.request.spent() }
 
 // Status is the final answer's; 0 until there is one.
 func (x *Exchange) Status() int { return x.status }
@@ -192,6 +194,7 @@ func (x *Exchange) detach() {
 		framing = byChunks
 	}
 	x.source.begin(in, framing, x.request.length, &x.session.server.config.Limits)
+	x.source.named = x.request.named
 }
 
 // attempt carries the exchange out over one connection.
@@ -280,7 +283,7 @@ func (x *Exchange) receive(u *upstream) (final bool, err error) {
 		n, err := r.Parse(u.bytes())
 		switch {
 		case err != nil:
-			return false, errors.Join(ErrBadAnswer, err)
+			return false, r.badAnswer(u.bytes(), err)
 		case n > 0 && r.status >= 200, n > 0 && r.status == http.StatusSwitchingProtocols:
 			return true, nil
 		case n > 0:
@@ -334,7 +337,10 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 		}
 		return false, x.tunnel(u)
 	}
-	framing := r.framing(x.Method())
+	framing, err := r.framing(x.Method())
+	if err != nil {
+		return false, r.badAnswer(u.bytes(), err)
+	}
 	out := x.outward(framing)
 	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.retiring.Load()
 	x.status, x.begun = r.status, true
@@ -343,20 +349,14 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), out)
 	u.use(r.at)
 	x.answer.begin(&u.inlet, framing, r.length, r.limits)
+	x.answer.named = r.named
 	err = x.pump()
 	x.account.BytesOut = x.answer.count
 	if err != nil {
 		x.closing, x.session.ending = true, aborted
 		return false, err
 	}
-	return framing != byClose && r.persists() && u.len() == 0 && !x.surplus(), nil
-}
-
-// surplus says whether an answer that has no body announces one, which may follow.
-func (x *Exchange) surplus() bool {
-	r := &x.response
-	return r.status == http.StatusNoContent && (r.encodings > 0 || r.length > 0) ||
-		r.encodings > 0 && r.framing(x.Method()) == noBody
+	return framing != byClose && r.persists() && u.len() == 0 && !r.surplus(x.Method()), nil
 }
 
 // outward is how the body's end is told to the client.
@@ -440,5 +440,5 @@ func (x *Exchange) reset() {
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
 	x.idLength, x.interim, x.status, x.account = 0, 0, 0, Account{}
 	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false
-	x.patience, x.hedged, x.fields = Patience{}, false, ""
+	x.patience, x.hedged, x.fields, x.via = Patience{}, false, "", ""
 }

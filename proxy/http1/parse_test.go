@@ -51,7 +51,7 @@ func (r *Response) outcome(b []byte, n int, err error) string {
 }
 
 func (h *head) outcome(b []byte) string {
-	said := fmt.Sprint(h.lengths, h.length, h.encodings, h.chunked, h.close, h.keepAlive, h.upgrades, h.named, h.old, h.persists())
+	said := fmt.Sprint(h.lengths, h.length, h.encodings, h.chunked, h.close, h.keepAlive, h.upgrades, h.named, h.options, h.old, h.persists())
 	for _, f := range h.fields {
 		said += fmt.Sprintf(" %q:%q=%d", f.name.of(b), f.value.of(b), f.is)
 	}

@@ -66,7 +66,7 @@ type Server struct {
 	sweeping sync.WaitGroup
 	resting  *restingPlace
 	serving  sync.WaitGroup // sessions
-	notices  map[Rejection]*notice
+	notices  map[Rejection]*Notice
 
 	accepting sync.WaitGroup // calls of Serve
 
@@ -88,7 +88,7 @@ func NewServer(config Config) *Server {
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},
 		clients:   clients{config.MaxConnsPerClient, map[netip.Addr]int{}},
-		notices:   map[Rejection]*notice{RejectedPreface: {}, RejectedConnections: {}, RejectedClient: {}},
+		notices:   map[Rejection]*Notice{RejectedPreface: {}, RejectedConnections: {}, RejectedClient: {}},
 	}
 	s.setDate(time.Now())
 	s.resting = newRestingPlace()

@@ -227,7 +227,7 @@ func (s *session) parse() bool {
 	x := s.x
 	n, err := x.request.Parse(s.in.bytes())
 	if err != nil {
-		s.refuse(err.(*Fault))
+		s.refuse(x.request.locate(s.in.bytes(), err.(*Fault)))
 		return true
 	}
 	x.head, s.taken = s.in.bytes()[:n], n
