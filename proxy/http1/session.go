@@ -42,7 +42,9 @@ type session struct {
 	client  []byte             // the same in words
 	scheme  []byte
 
-	rested bool                  // since the last request
+	until  int64                 // a request may begin; 0 while there is one
+	empty  int                   // bytes of empty lines since the last request
+	rested bool                  // since then
 	asked  bool                  // there was a request
 	fd     uintptr               // of conn, within serveStep
 	step   func(fd uintptr) bool // serveStep, made once
@@ -52,6 +54,7 @@ type session struct {
 	upstream   atomic.Pointer[upstream]           // for the sweeper
 	connecting atomic.Pointer[context.CancelFunc] // for the sweeper
 	gone       atomic.Bool                        // the sweeper found that the client left
+	looked     int64                              // until of the idle time in which it was looked for the client's end; the sweeper's
 	ended      int64                              // when the client was seen to have sent its last byte; the sweeper's
 }
 
@@ -93,7 +96,7 @@ func (s *session) start() {
 // serve serves one request after the other.
 func (s *session) serve() {
 	for s.ending == going {
-		if s.in.raw != nil && s.x == nil && s.in.len() == 0 {
+		if s.in.raw != nil && s.x == nil && !s.asks() {
 			s.serveInline()
 		} else {
 			s.next()
@@ -153,10 +156,17 @@ func (s *session) wake() {
 // serveStep is called when something may have come. It says whether serveInline
 // must return.
 func (s *session) serveStep(fd uintptr) bool {
-	if !s.in.tryRead(fd) {
-		return false
+	for begun := false; !begun; begun = s.asks() {
+		if !s.in.tryRead(fd) {
+			return false
+		}
+		if s.in.err != nil {
+			s.ending = closed
+			return true
+		}
 	}
-	if s.in.err != nil || !s.begin() {
+	first := !s.asked // its end may have come with it, of which nobody will tell either
+	if !s.begin() {
 		s.ending = closed
 		return true
 	}
@@ -167,20 +177,37 @@ func (s *session) serveStep(fd uintptr) bool {
 		return true
 	}
 	s.answer()
-	return s.ending != going || full || s.in.len() > 0 || !s.idle()
+	return s.ending != going || full || first || s.in.len() > 0 || !s.idle()
 }
 
-// idle begins the time between requests. It says whether there may be another.
+// asks says whether a request has begun in what was read. Empty lines before one are passed
+// over (RFC 9112, section 2.2): some clients end a body by one, and may never ask again. So
+// many that it is no mistake are left to Parse, to be refused.
+func (s *session) asks() bool {
+	b := s.in.bytes()
+	for len(b) > 1 && b[0] == '\r' && b[1] == '\n' && s.empty < s.server.config.Limits.Head {
+		s.in.use(2)
+		s.empty += 2
+		b = b[2:]
+	}
+	return len(b) > 1 || len(b) == 1 && b[0] != '\r'
+}
+
+// idle begins the time between requests, or goes on with it. It says whether there may be
+// another.
 func (s *session) idle() bool {
 	s.in.release()
-	p, limit := idling, s.server.config.Idle
+	p := idling
 	switch {
-	case s.rested: // it has waited for as long already
-		p, limit = rested, limit-restAfter
+	case s.rested:
+		p = rested
 	case !s.asked: // who connects has something to ask, and soon
 		p = fresh
 	}
-	if s.watch.set(p, s.server.now.Load()+limit.Milliseconds()) == expired { // the exchange did, just when it had ended
+	if s.until == 0 {
+		s.until = s.server.now.Load() + s.server.config.Idle.Milliseconds()
+	}
+	if s.watch.set(p, s.until) == expired { // the exchange did, just when it had ended
 		s.wake()
 	}
 	return p == fresh || !s.server.draining.Load()
@@ -191,7 +218,7 @@ func (s *session) begin() bool {
 	x := exchanges.Get().(*Exchange)
 	s.x, x.session = x, s
 	x.request.Reset(&s.server.config.Limits)
-	s.rested, s.asked = false, true
+	s.rested, s.asked, s.until, s.empty = false, true, 0, 0
 	before := s.watch.set(heading, s.server.now.Load()+s.server.config.Header.Milliseconds())
 	if before == resting {
 		s.wake()
@@ -201,11 +228,9 @@ func (s *session) begin() bool {
 
 // next serves a request, of which some may have been read.
 func (s *session) next() {
-	if s.x == nil {
-		if s.in.len() == 0 && (!s.idle() || s.in.fill() != nil) || !s.begin() {
-			s.ending = closed
-			return
-		}
+	if s.x == nil && (!s.await() || !s.begin()) {
+		s.ending = closed
+		return
 	}
 	for len(s.x.head) == 0 && !s.parse() {
 		if s.in.fill() != nil {
@@ -219,6 +244,22 @@ func (s *session) next() {
 	if s.ending == going && s.ready() {
 		s.answer()
 	}
+}
+
+// await waits for a request to begin.
+func (s *session) await() bool {
+	if s.asks() {
+		return true
+	}
+	if !s.idle() {
+		return false
+	}
+	for !s.asks() {
+		if s.in.fill() != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // parse reads the head of a request as far as it is there, and says whether that is
