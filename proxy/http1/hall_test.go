@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -87,6 +88,21 @@ func (h *hall) backed(t *testing.T, serve func(conn *net.TCPConn, in *bufio.Read
 		h.server.Shutdown(ctx) // so that no exchange is under way
 		finish()
 	})
+}
+
+// hurry lets the time go on that the sweeper sees, up to that much, until the condition holds.
+func (h *hall) hurry(by time.Duration, condition func() bool) bool {
+	for at := time.Duration(0); at <= by; at += tick {
+		h.server.sweep(h.server.now.Load() + at.Milliseconds())
+		for range 5 {
+			if condition() {
+				return true
+			}
+			runtime.Gosched()
+		}
+		<-time.After(time.Millisecond)
+	}
+	return condition()
 }
 
 // eventually polls until the condition holds.

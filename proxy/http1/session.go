@@ -2,7 +2,6 @@ package http1
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -11,16 +10,6 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
-)
-
-const (
-	// lastWords is how long a client has to take the end of an answer, or to stop
-	// sending what nobody will read, before its connection is closed. With the
-	// sweeper's tick it is less than a second, by which every limit may be passed.
-	lastWords = 800 * time.Millisecond
-	// unread bounds what is read, and thrown away, so that a client which is still
-	// sending gets the answer instead of a reset.
-	unread = 1 << 20
 )
 
 // session is one connection of a client, and the goroutine that serves it.
@@ -78,11 +67,12 @@ func (s *session) setClient(addr netip.Addr) {
 type ending uint8
 
 const (
-	going   ending = iota // another request may follow
-	rests                 // it goes on once something comes, in another goroutine
-	closed                // close it
-	lingers               // close it once the client has what was sent
-	aborted               // close it so that nothing seems to have ended
+	going    ending = iota // another request may follow
+	rests                  // it goes on once something comes, in another goroutine
+	closed                 // close it
+	lingers                // close it once the client has what was sent
+	discards               // the same, of a client that may be sending what nobody will read
+	aborted                // close it so that nothing seems to have ended
 )
 
 // start serves a new connection.
@@ -104,9 +94,11 @@ func (s *session) serve() {
 	}
 	if s.ending == rests {
 		s.rest()
-		return
+	} else if s.ending == discards {
+		go s.finish() // which takes its time, with a stack that is small again
+	} else {
+		s.finish()
 	}
-	s.finish()
 }
 
 // serveInline serves requests from within one wait for the connection, which saves
@@ -298,6 +290,8 @@ func (s *session) answer() {
 	case !s.handle():
 		s.ending = aborted
 	case s.ending != going:
+	case (x.closing || s.cut.Load()) && x.unread() && !x.tardy():
+		s.ending = discards
 	case x.closing || s.cut.Load():
 		s.ending = lingers
 	default:
@@ -328,7 +322,10 @@ func (s *session) refuse(why *Fault) {
 	x.closing = true
 	x.Refuse(why.Status, why.what)
 	s.server.config.Handler.Refused(x, why)
-	s.ending = lingers
+	s.ending = discards
+	if why == errSlow { // it had its time
+		s.ending = lingers
+	}
 }
 
 // exchanges are those that no connection needs just now.
@@ -382,32 +379,27 @@ func (s *session) end() {
 	if s.x != nil {
 		s.release(s.x)
 	}
+	s.in.drop()
+	s.dropOwn()
 	switch {
 	case s.ending == aborted || s.cut.Load():
-		s.setLinger()
-	case s.ending == lingers:
+		abort(s.conn)
+		return
+	case s.ending == lingers, s.ending == discards:
 		s.linger()
 	}
 	s.conn.Close()
 	s.in.drop()
-	s.dropOwn()
 }
 
-// setLinger makes the end of the connection a reset, by which the client can tell
-// that an answer was cut short.
-func (s *session) setLinger() {
-	if tcp, ok := s.conn.(*net.TCPConn); ok {
+// abort ends a connection by a reset, by which the other side can tell that something was
+// cut short.
+func abort(conn net.Conn) {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = over.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
 	}
-}
-
-// linger waits until the client has the answer, although it may still be sending: an
-// unread byte would make the kernel reset the connection.
-func (s *session) linger() {
-	half, ok := s.conn.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		return
-	}
-	s.conn.SetReadDeadline(time.Now().Add(lastWords))
-	io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(struct{ io.Reader }{s.conn}, unread), s.in.room(smallBuffer))
+	conn.Close()
 }
