@@ -41,6 +41,7 @@ type session struct {
 
 	cut        atomic.Bool                        // by Shutdown
 	upstream   atomic.Pointer[upstream]           // for the sweeper
+	tunnel     atomic.Pointer[tunnel]             // for the sweeper
 	connecting atomic.Pointer[context.CancelFunc] // for the sweeper
 	gone       atomic.Bool                        // the sweeper found that the client left
 	looked     int64                              // until of the idle time in which it was looked for the client's end; the sweeper's

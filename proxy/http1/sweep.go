@@ -90,6 +90,8 @@ func (s *session) sweep(now int64, draining bool) {
 	case p == exchanged && !over && s.abandoned(now, until):
 		s.gone.Store(true)
 		over = true
+	case p == tunneled && over:
+		over = s.tunnelEnds(now, draining)
 	case p == idling && !over:
 		over = s.left(now, until)
 	}
@@ -134,12 +136,21 @@ func (s *session) left(now, until int64) bool {
 	return ended
 }
 
+// tunnelEnds says whether the session's tunnel is over.
+func (s *session) tunnelEnds(now int64, draining bool) bool {
+	t := s.tunnel.Load()
+	return t != nil && t.sweep(now, draining)
+}
+
 // stop ends what the session waits for, in a phase that has expired.
 func (s *session) stop(p phase) {
 	switch {
 	case p == exchanged:
 		s.stopBackend()
 		s.conn.SetWriteDeadline(past)
+	case p == tunneled:
+		s.stopBackend()
+		s.conn.SetDeadline(past)
 	case p == rested && s.server.resting.leave(s):
 		go s.finish()
 	default:

@@ -19,6 +19,7 @@ const (
 	heading                // in the middle of a head
 	exchanged              // in an exchange, which must make progress
 	lingering              // over, but for what the client is still sending
+	tunneled               // carrying another protocol
 	expired                // the sweeper found that nothing happened in time
 )
 
