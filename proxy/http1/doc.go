@@ -14,7 +14,7 @@
 // frames (body.go, outlet.go). session.go and server.go are the client's side,
 // upstream.go, backend.go and place.go the backend's, private.go what of that is one
 // client's alone, exchange.go, upload.go, hedge.go and tunnel.go what goes between them,
-// refuse.go what is answered here.
+// refuse.go what is answered here, linger.go how clients get it that still send.
 //
 // There are no timers and no deadlines on the way of a request. A session notes in
 // its watch until when something must happen, and the sweeper looks at all of them

@@ -59,6 +59,7 @@ type Exchange struct {
 	upgrading bool
 	begun     bool // something was sent to the client
 	touched   bool // some of the body was taken that nobody has any more
+	invited   bool // the client was asked for the body that it keeps back
 	interim   int
 	status    int
 	account   Account
@@ -206,11 +207,10 @@ func (x *Exchange) attempt(ctx context.Context, u *upstream) error {
 	if err != errStale {
 		reuse, err = x.over(u, err)
 	}
-	s.upstream.Store(nil)
 	if x.upload != nil {
-		x.endUpload(u)
-		reuse = reuse && !x.uploading()
+		reuse = x.endUpload(u, err == nil) && reuse
 	}
+	s.upstream.Store(nil)
 	if s.watch.hasExpired() || s.cut.Load() {
 		err = x.stalled(u, err)
 	}
@@ -310,7 +310,7 @@ func (x *Exchange) relay(u *upstream, n int) error {
 	if wanted {
 		x.outlet.open(x.session, false)
 		x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), noBody)
-		x.begun = true
+		x.begun, x.invited = true, x.invited || r.status == http.StatusContinue
 		if err := x.outlet.flush(); err != nil {
 			return ErrClientLeft
 		}
@@ -342,7 +342,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 		return false, r.badAnswer(u.bytes(), err)
 	}
 	out := x.outward(framing)
-	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.retiring.Load()
+	x.closing = x.closing || out == byClose || x.endsUpload() || x.session.server.retiring.Load()
 	x.status, x.begun = r.status, true
 	x.session.touch()
 	x.outlet.open(x.session, out == byChunks)
@@ -406,10 +406,7 @@ func (x *Exchange) pump() error {
 func (x *Exchange) more() error {
 	b := &x.answer
 	if b.framing != byCount || b.left < spliceFrom || b.in.raw == nil || x.session.in.raw == nil {
-		if err := b.more(); err != nil {
-			return errors.Join(ErrCut, err)
-		}
-		return nil
+		return x.readOn()
 	}
 	client, backend := x.session.conn.(*net.TCPConn), b.in.conn.(*net.TCPConn)
 	for b.left >= spliceFrom {
@@ -439,6 +436,6 @@ func (x *Exchange) reset() {
 	x.answer.in, x.source.in, x.spliced.R = nil, nil, nil
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
 	x.idLength, x.interim, x.status, x.account = 0, 0, 0, Account{}
-	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false
+	x.closing, x.streams, x.upgrading, x.begun, x.touched, x.invited = false, false, false, false, false, false
 	x.patience, x.hedged, x.fields, x.via = Patience{}, false, "", ""
 }

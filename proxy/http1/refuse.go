@@ -47,8 +47,7 @@ func (x *Exchange) trace() string {
 }
 
 func (x *Exchange) reply(status int, kind, text string) {
-	unread := x.request.hasBody() && x.session.taken <= len(x.head) // which would be taken for the next request
-	x.closing = x.closing || !goesOn(status) || unread || x.session.server.retiring.Load()
+	x.closing = x.closing || !goesOn(status) || x.unread() || x.session.server.retiring.Load()
 	x.status, x.begun = status, true
 	out := append(x.outlet.head(), "HTTP/1.1 "...)
 	out = strconv.AppendInt(out, int64(status), 10)
