@@ -42,7 +42,8 @@ func reason(err error) string {
 		return "refused"
 	case errors.Is(err, os.ErrDeadlineExceeded), strings.Contains(err.Error(), "i/o timeout"):
 		return "no answer"
-	case errors.Is(err, syscall.EHOSTUNREACH), strings.Contains(err.Error(), "no route to host"):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
+		strings.Contains(err.Error(), "no route to host"), strings.Contains(err.Error(), "network is unreachable"):
 		return "no route"
 	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "EOF"), strings.Contains(err.Error(), "crypt"):
 		return "hung up: does it have the same -secret?"

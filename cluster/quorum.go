@@ -101,8 +101,12 @@ func (c *Cluster) quorumLost() string {
 	if len(missing) == 0 { // gossip takes some seconds to give a node up
 		return fmt.Sprintf("none of the %d voters leads, although gossip still counts all of them", total)
 	}
-	return fmt.Sprintf("%d of %d voters are alive, %d are needed; missing: %s",
-		total-len(missing), total, total/2+1, strings.Join(missing, ", "))
+	network := ""
+	if c.here().worth == nowhere {
+		network = noNetwork + "; "
+	}
+	return fmt.Sprintf("%s%d of %d voters are alive, %d are needed; missing: %s",
+		network, total-len(missing), total, total/2+1, strings.Join(missing, ", "))
 }
 
 func nameOr(name, otherwise string) string {

@@ -182,7 +182,7 @@ func (s *raftStream) Close() error {
 }
 
 // Addr implements net.Listener: the address that the others know this node by.
-func (s *raftStream) Addr() net.Addr { return net.TCPAddrFromAddrPort(s.raftAddr) }
+func (s *raftStream) Addr() net.Addr { return net.TCPAddrFromAddrPort(s.raftAddr()) }
 
 // Dial implements raft.StreamLayer.
 func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
