@@ -98,10 +98,14 @@ func sharedName(self helloReply, peers []peer) string {
 }
 
 func inBrackets(texts []string) string {
-	if len(texts) == 0 {
+	return bracketed(strings.Join(texts, ", "))
+}
+
+func bracketed(text string) string {
+	if text == "" {
 		return ""
 	}
-	return " (" + strings.Join(texts, ", ") + ")"
+	return " (" + text + ")"
 }
 
 // form ends when this node has a cluster, or with the reason why it never will.

@@ -227,13 +227,13 @@ func TestSecretsMustMatch(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, 2, func(c *Config) { c.Secrets = testSecrets('s') })
 	propose(t, nodes[1], addBackend("web-1", 3001))
-	for name, other := range map[string][][]byte{"another secret": testSecrets('x'), "no secret": nil} {
+	for name, other := range map[string][][]byte{usesOther: testSecrets('x'), onlyItHas: nil} {
 		cfg := newConfig(t, name[:2], nodes[0].cfg.Bind)
 		cfg.Join = append(cfg.Join, cfg.Bind)
 		cfg.Secrets = other
 		stranger := start(t, cfg)
 		eventually(t, waitLong, name+": it waits and says why", func() bool {
-			return strings.Contains(stranger.degraded(), "waiting for 1 of 2: "+nodes[0].cfg.Bind+" hung up: does it have the same -secret?")
+			return strings.Contains(stranger.degraded(), "waiting for 1 of 2: "+nodes[0].cfg.Bind+" "+name)
 		})
 		if got := len(nodes[0].gossip.all()); got != 2 {
 			t.Errorf("%s: got %d members, want 2", name, got)

@@ -53,6 +53,7 @@ type gossip struct {
 	list      *liveList
 	transport *gossipTransport
 	udp       udpWatch
+	unlike    unlike
 	id        *identity
 	changed   func() // members came, went or changed; must not block
 	log       *slog.Logger
@@ -158,6 +159,7 @@ func addrPort(n *memberlist.Node) netip.AddrPort {
 // join exchanges members with the node at addr.
 func (g *gossip) join(addr netip.AddrPort) error {
 	_, err := g.list.Join([]string{addr.String()})
+	g.unlike.note(addr.String(), err, time.Now())
 	return err
 }
 

@@ -178,3 +178,8 @@ func TestStartWaitsForNoName(t *testing.T) {
 		t.Error("a new node has a view")
 	}
 }
+
+// warns says whether one of the warnings in a node's status holds the words.
+func warns(t *testing.T, n *node, words string) bool {
+	return slices.ContainsFunc(n.Status(t.Context()).Warnings, func(w string) bool { return strings.Contains(w, words) })
+}

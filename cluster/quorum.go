@@ -95,7 +95,9 @@ func (c *Cluster) quorumLost() string {
 	for _, s := range servers {
 		m, known := c.gossip.find(string(s.ID))
 		if s.Suffrage == 0 && (!known || m.State != Alive) {
-			missing = append(missing, nameOr(m.Name, string(s.ID))+" at "+nameOr(m.RaftAddr, string(s.Address)))
+			m.RaftAddr = nameOr(m.RaftAddr, string(s.Address))
+			secret := c.secretOf(m, time.Now())
+			missing = append(missing, nameOr(m.Name, string(s.ID))+" at "+m.RaftAddr+bracketed(secret))
 		}
 	}
 	if len(missing) == 0 { // gossip takes some seconds to give a node up

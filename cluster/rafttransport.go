@@ -193,6 +193,8 @@ func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (ne
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := s.dialer.dial(ctx, string(address), append([]byte{raftConn}, clusterID...))
+	_, plain := splitNamed(string(address))
+	s.gossip.unlike.note(plain, err, time.Now())
 	if err != nil {
 		return nil, err
 	}

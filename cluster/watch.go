@@ -40,7 +40,7 @@ func (c *Cluster) watchLoop(ctx context.Context) {
 			return
 		}
 		now := time.Now()
-		problems := c.blockedLinks(now)
+		problems := slices.Concat(c.blockedLinks(now), c.unlikePeers(now))
 		if outside := c.outside(&w, now); outside != "" {
 			problems = append(problems, outside)
 		}
