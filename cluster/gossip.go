@@ -54,6 +54,7 @@ type gossip struct {
 	transport *gossipTransport
 	udp       udpWatch
 	unlike    unlike
+	strangers foreigners
 	id        *identity
 	changed   func() // members came, went or changed; must not block
 	log       *slog.Logger
@@ -253,6 +254,11 @@ func (g *gossip) at(addr netip.AddrPort) (member, bool) {
 	return member{}, false
 }
 
+// otherClusters says which clusters were met that are not this node's.
+func (g *gossip) otherClusters(now time.Time) []string {
+	return g.strangers.problems(g.id.clusterID(), func(addr netip.AddrPort) bool { _, ours := g.at(addr); return ours }, now)
+}
+
 // remember adds a node known from an earlier run, as failed until it shows.
 func (g *gossip) remember(m member) {
 	g.mu.Lock()
@@ -324,6 +330,7 @@ func (g *gossip) NotifyAlive(n *memberlist.Node) error {
 		return err
 	}
 	if own := g.id.clusterID(); own != "" && m.ClusterID != "" && m.ClusterID != own {
+		g.strangers.note(n.Name, foreigner{m.Name, m.ClusterID, addrPort(n), time.Now()})
 		return fmt.Errorf("node %s %w, %s", m.Name, ErrForeign, m.ClusterID)
 	}
 	return nil
@@ -337,6 +344,7 @@ func (g *gossip) NotifyMerge(peers []*memberlist.Node) error {
 		return nil
 	}
 	foreign := ""
+	met := map[string]foreigner{}
 	for _, n := range peers {
 		var m meta
 		if n.State != memberlist.StateAlive || json.Unmarshal(n.Meta, &m) != nil {
@@ -348,10 +356,14 @@ func (g *gossip) NotifyMerge(peers []*memberlist.Node) error {
 		case "":
 		default:
 			foreign = m.ClusterID
+			met[n.Name] = foreigner{m.Name, m.ClusterID, addrPort(n), time.Now()}
 		}
 	}
 	if foreign == "" {
 		return nil
+	}
+	for id, node := range met {
+		g.strangers.note(id, node)
 	}
 	g.mu.Lock()
 	g.foreign = foreign

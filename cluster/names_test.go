@@ -75,6 +75,9 @@ func TestNameThatIsCompletedLate(t *testing.T) {
 			}
 			t.Cleanup(func() { stopAll(nodes) })
 			waitFormed(t, nodes)
+			if got := nodes[0].gossip.otherClusters(time.Now()); len(got) > 0 {
+				t.Errorf("got %q, want no other cluster ever met", got)
+			}
 		})
 	}
 }
@@ -179,7 +182,44 @@ func TestStartWaitsForNoName(t *testing.T) {
 	}
 }
 
+// Two clusters with one secret do not merge, and both say so.
+func TestForeignClusterIsNamed(t *testing.T) {
+	t.Parallel()
+	one, other := startCluster(t, 1, nil)[0], startCluster(t, 2, nil)
+	eventually(t, waitLong, "both say so in their status", func() bool {
+		one.gossip.join(other[0].gossip.address()) // as a join list that was completed late would have it
+		return warns(t, one, "another cluster is there, "+other[0].id.clusterID()+": lb1 at ") &&
+			warns(t, other[1], "another cluster is there, "+one.id.clusterID()+": lb1 at "+one.gossip.address().String())
+	})
+}
+
 // warns says whether one of the warnings in a node's status holds the words.
 func warns(t *testing.T, n *node, words string) bool {
 	return slices.ContainsFunc(n.Status(t.Context()).Warnings, func(w string) bool { return strings.Contains(w, words) })
+}
+
+func TestForeignersAreForgotten(t *testing.T) {
+	var f foreigners
+	now, cluster := time.Now(), NewID()
+	addr := netip.MustParseAddrPort("10.0.0.1:7946")
+	f.note(NewID(), foreigner{"lb1", cluster, addr, now})
+	f.note("no id", foreigner{"lb2", cluster, addr, now})
+	f.note(NewID(), foreigner{"bad\x1bname", cluster, addr, now})
+	for range 2 * maxForeign {
+		f.note(NewID(), foreigner{"lb3", cluster, addr, now.Add(-time.Hour)})
+	}
+	none := func(netip.AddrPort) bool { return false }
+	if got := f.problems(NewID(), none, now); len(got) != 1 || strings.Contains(got[0], "lb2") || strings.Contains(got[0], "bad") || strings.Contains(got[0], "lb3") {
+		t.Errorf("got %q, want one cluster with lb1", got)
+	}
+	if got := f.problems(cluster, none, now); len(got) != 0 {
+		t.Errorf("got %q of this node's own cluster", got)
+	}
+	f.note(NewID(), foreigner{"lb1", cluster, addr, now})
+	if got := f.problems(NewID(), func(at netip.AddrPort) bool { return at == addr }, now); len(got) != 0 {
+		t.Errorf("got %q although a node of this cluster is there now", got)
+	}
+	if len(f.met) != 0 {
+		t.Errorf("got %d remembered, want none", len(f.met))
+	}
 }

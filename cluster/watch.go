@@ -40,7 +40,7 @@ func (c *Cluster) watchLoop(ctx context.Context) {
 			return
 		}
 		now := time.Now()
-		problems := slices.Concat(c.blockedLinks(now), c.unlikePeers(now))
+		problems := slices.Concat(c.blockedLinks(now), c.unlikePeers(now), c.gossip.otherClusters(now))
 		if outside := c.outside(&w, now); outside != "" {
 			problems = append(problems, outside)
 		}
