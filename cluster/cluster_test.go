@@ -176,7 +176,7 @@ func TestStrangerDoesNotEndANodeWithState(t *testing.T) {
 	cfg.OnView, cfg.OnMembers, cfg.OnAutonomous = func(*state.View) {}, func() {}, func(bool) {}
 	cfg.Local = func() Local { return Local{} }
 	c := openOnly(t, cfg)
-	stranger.gossip.join(c.gossip.addr)
+	stranger.gossip.join(c.gossip.address())
 	eventually(t, 5*time.Second, "the stranger was met", func() bool { return c.gossip.metForeign() != "" })
 	if err := c.checkCluster(t.Context()); err != nil {
 		t.Errorf("got %v, want the node to go on", err)

@@ -29,7 +29,7 @@ func TestNoOfficeBeforeTheFoundingIsOnDisk(t *testing.T) {
 	if err := c.id.set("x", true); err != nil {
 		t.Fatal(err)
 	}
-	members := foundingMembers(c.hello(), c.raftAddr.String(), nil)
+	members := foundingMembers(c.hello(), c.raftAddr().String(), nil)
 	if err := c.raft().BootstrapCluster(raft.Configuration{Servers: members}).Error(); err != nil {
 		t.Fatal(err)
 	}

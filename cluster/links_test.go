@@ -35,7 +35,7 @@ func TestBlockedUDPIsNamed(t *testing.T) {
 	nodes := startCluster(t, 3, nil)
 	from, to := nodes[0], nodes[1]
 	cutGossip(from, func(addr string, tcp bool) bool { return !tcp && addr == to.cfg.Bind })
-	want := fmt.Sprintf("UDP %d blocked from %s to %s", to.gossip.addr.Port(), from.cfg.Name, to.cfg.Name)
+	want := fmt.Sprintf("UDP %d blocked from %s to %s", to.gossip.address().Port(), from.cfg.Name, to.cfg.Name)
 	says := func(n *node) []string {
 		return slices.DeleteFunc(n.report().Problems, func(p string) bool { return !strings.HasPrefix(p, "UDP") })
 	}
@@ -160,7 +160,7 @@ func TestListedPeerIsMetWhenItComes(t *testing.T) {
 	waitFormed(t, []*node{n})
 	late.Join = []string{late.Bind, freeAddr(t)} // it knows nothing of the first
 	peer := start(t, late)
-	eventually(t, waitLong, "they have met", func() bool { _, met := n.gossip.at(peer.gossip.addr); return met })
+	eventually(t, waitLong, "they have met", func() bool { _, met := n.gossip.at(peer.gossip.address()); return met })
 }
 
 func TestLostMembersAreTriedSoonAndThenSometimes(t *testing.T) {

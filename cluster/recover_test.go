@@ -332,9 +332,9 @@ func TestAskMember(t *testing.T) {
 		gone    bool
 		answer  string
 	}{
-		{FoundMember{ID: n.ID(), Addr: n.raftAddr.String()}, n.id.clusterID(), false, "answers"},
-		{FoundMember{ID: n.ID(), Addr: n.raftAddr.String()}, "another", true, "another node is there"},
-		{FoundMember{ID: "another", Addr: n.raftAddr.String()}, n.id.clusterID(), true, "another node is there"},
+		{FoundMember{ID: n.ID(), Addr: n.raftAddr().String()}, n.id.clusterID(), false, "answers"},
+		{FoundMember{ID: n.ID(), Addr: n.raftAddr().String()}, "another", true, "another node is there"},
+		{FoundMember{ID: "another", Addr: n.raftAddr().String()}, n.id.clusterID(), true, "another node is there"},
 		{FoundMember{ID: "a", Addr: freeAddr(t)}, "c", true, "refused"},
 		{FoundMember{ID: "a", Addr: "nowhere.invalid:7947"}, "c", true, "does not resolve"},
 		{FoundMember{ID: "a", Addr: silent}, "c", false, ""},

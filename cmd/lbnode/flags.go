@@ -271,6 +271,9 @@ func (f *nodeFlags) adminToken() (string, error) {
 	return "", fmt.Errorf("%w: -admin %s is reachable from other machines and asks for no token: give -admin-token-file, or say -insecure", errUsage, f.admin)
 }
 
+// maxTokenFile bounds what is read of the file of a token.
+const maxTokenFile = 4 << 10
+
 func readToken(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -279,11 +282,11 @@ func readToken(path string) (string, error) {
 	if info.Mode().Perm()&0o007 != 0 {
 		return "", fmt.Errorf("the admin token in %s can be read by every user of this machine: chmod 600 %[1]s", path)
 	}
-	text, err := os.ReadFile(path)
+	text, err := cluster.ReadText(path, maxTokenFile)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the admin token: %w", err)
 	}
-	token := strings.TrimSpace(string(text))
+	token := strings.TrimSpace(text)
 	if len(token) < 16 {
 		return "", fmt.Errorf("the admin token in %s has %d characters, fewer than 16: lbnode keygen > %[1]s makes a good one", path, len(token))
 	}

@@ -35,6 +35,10 @@ const runMain = "LBNODE_TEST_RUN_MAIN"
 var long = flag.Bool("long", false, "run the long forms")
 
 func TestMain(m *testing.M) {
+	if records := os.Getenv(runDNS); records != "" {
+		fmt.Fprintln(os.Stderr, serveDNS(records))
+		os.Exit(1)
+	}
 	if os.Getenv(runMain) != "" {
 		main()
 	}

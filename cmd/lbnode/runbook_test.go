@@ -94,10 +94,24 @@ var runbookCases = []runbookCase{
 		slow:   true,
 	},
 	{
+		file:    "two-clusters.md",
+		happens: splitOff,
+		helped:  wellWith(2),
+	},
+	{
 		file:    "rotate-the-secret.md",
 		happens: func(*site) {},
 		helped:  wellWith(2),
 	},
+}
+
+// splitOff has lb3 be a cluster of its own that the others' join list leads to.
+func splitOff(s *site) {
+	alone := s.machines[2]
+	alone.must("systemctl stop lbnode; rm -r /var/lib/lbnode; sed -i 's/^LBNODE_JOIN=.*/LBNODE_JOIN=10.0.0.3/' /etc/lbnode/lbnode.env; systemctl start lbnode")
+	s.await("all see two clusters", s.machines, func(v *admin.ClusterView) bool {
+		return v.Leader != "" && slices.ContainsFunc(v.Warnings, func(w string) bool { return strings.HasPrefix(w, v.AsSeenBy+": another cluster is there") })
+	})
 }
 
 // fillDisk fills the disk of lb2 with a file, and makes changes until lb2 has no room
