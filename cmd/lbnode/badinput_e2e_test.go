@@ -66,7 +66,7 @@ func TestBadCommandLine(t *testing.T) {
 		{[]string{"status", "-o", "xml"}, []string{"xml"}},
 		{[]string{"status", "-admin", "https://10.0.0.1:8404"}, []string{"-admin", "https://10.0.0.1:8404"}},
 	} {
-		refused(t, 2, test.words, test.args...)
+		refused(t, 64, test.words, test.args...)
 	}
 }
 

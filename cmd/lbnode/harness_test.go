@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if err := setParallel(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }

@@ -185,9 +185,6 @@ func TestNodeCrashesUnread(t *testing.T) {
 	}
 }
 
-// crashStatus is what Go's runtime ends a process with after a panic or SIGABRT.
-const crashStatus = 2
-
 // A command whose output nobody reads ends at once and says nothing.
 func TestCommandsInPipes(t *testing.T) {
 	t.Parallel()
