@@ -242,7 +242,7 @@ type Addrs struct {
 func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.views.begin(c.cfg.OnView)
-	c.server = serveCalls(c.mux.calls, c, c.log)
+	c.server = serveCalls(c.mux.calls, c, c.mux.unproven(), c.log)
 	c.mux.start()
 	err := c.gossip.tell(func(m *meta) {
 		m.AdminAddr = c.reachable(addrs.Admin)

@@ -87,7 +87,7 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	if err != nil {
 		return nil, err
 	}
-	g.transport = newGossipTransport(listening, c.from, c.keyring != nil, g.udp.note)
+	g.transport = newGossipTransport(listening, c.from, c.keyring != nil, g.udp.note, log)
 	port := listening.GetAutoBindPort()
 	g.addr = netip.AddrPortFrom(c.advertise, uint16(port))
 	config := memberlist.DefaultLANConfig()
