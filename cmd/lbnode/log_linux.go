@@ -8,8 +8,8 @@ import (
 
 // apart returns what the log is written to, whose writes may block. Where stderr is a
 // pipe, the runtime, which prints there why a process crashes, gets an end of its own
-// that does not block: a process that waits there for a reader would hold its ports and
-// answer nobody, for good.
+// that does not block, and os.Stderr is the one that does: a process that crashes and
+// waits for a reader would hold its ports and answer nobody, for good.
 func apart(stderr io.Writer) (io.Writer, error) {
 	file, ok := stderr.(*os.File)
 	if !ok || file != os.Stderr {
@@ -34,5 +34,6 @@ func apart(stderr io.Writer) (io.Writer, error) {
 		syscall.Close(shared)
 		return nil, os.NewSyscallError("dup3", err)
 	}
-	return os.NewFile(uintptr(shared), "stderr"), nil
+	os.Stderr = os.NewFile(uintptr(shared), os.Stderr.Name())
+	return struct{ io.Writer }{os.Stderr}, nil
 }

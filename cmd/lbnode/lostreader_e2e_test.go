@@ -163,6 +163,16 @@ func TestNodeEndsUnread(t *testing.T) {
 	startServing(t, n)
 	terminates(t, n)
 
+	reader, writer := newPipe(t)
+	fill(t, writer)
+	late := newProcess(t, "late", "-http", "256.0.0.1:99999", "-data-dir", t.TempDir())
+	late.stderr = writer
+	late.start()
+	writer.Close()
+	if text, err := io.ReadAll(reader); err != nil || !strings.Contains(string(text), "lbnode: cannot listen") {
+		t.Errorf("got %q, %v from a node that cannot listen, want the error once somebody reads it", bytes.TrimSpace(text), err)
+	}
+
 	failing := newProcess(t, "failing", "-http", "256.0.0.1:99999", "-data-dir", t.TempDir())
 	failing.stderr = n.stderr
 	failing.start()

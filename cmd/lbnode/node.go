@@ -67,6 +67,7 @@ type nodeConfig struct {
 	proxy      proxy.Config
 	admin      string // address for the admin API
 	adminToken string
+	adminConns int // connections to it
 	log        *slog.Logger
 	metrics    *admin.Metrics
 	accessLog  string    // file; empty for none
@@ -126,6 +127,8 @@ func (n *node) listen(cfg nodeConfig) (err error) {
 		Version:  cfg.cluster.Version,
 		Log:      cfg.log,
 		Metrics:  n.metrics,
+
+		MaxConnections: cfg.adminConns,
 	})
 	if n.adminAddr, err = n.admin.Listen(cfg.admin); err != nil {
 		return err
@@ -292,17 +295,11 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	defer log.close()
-	cfg := nodeConfig{http: flags.http, admin: flags.admin, leaveOnStop: flags.leaveOnStop, lameDuck: flags.lameDuck, drain: flags.drain, log: log.Logger, metrics: metrics}
-	if cfg.adminToken, err = flags.adminToken(); err != nil {
+	cfg, err := flags.nodeConfig(log.Logger)
+	if err != nil {
 		return err
 	}
-	if cfg.cluster, err = flags.clusterConfig(log.Logger); err != nil {
-		return err
-	}
-	if cfg.proxy, err = flags.proxyConfig(); err != nil {
-		return err
-	}
-	cfg.accessLog, cfg.stdout = flags.accessLog, stdout
+	cfg.metrics, cfg.stdout = metrics, stdout
 	reload := newReload(flags.secret, log.Logger)
 	defer reload.stop()
 	n, err := startNode(ctx, cfg)
@@ -312,6 +309,23 @@ func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	say(stdout, n.introduction(flags))
 	reload.start(n)
 	return n.run(ctx)
+}
+
+// nodeConfig turns the flags into what a node is made of.
+func (f *nodeFlags) nodeConfig(log *slog.Logger) (cfg nodeConfig, err error) {
+	cfg = nodeConfig{http: f.http, admin: f.admin, leaveOnStop: f.leaveOnStop, lameDuck: f.lameDuck, drain: f.drain, log: log, accessLog: f.accessLog}
+	if cfg.adminToken, err = f.adminToken(); err != nil {
+		return cfg, err
+	}
+	if cfg.cluster, err = f.clusterConfig(log); err != nil {
+		return cfg, err
+	}
+	if cfg.proxy, err = f.proxyConfig(); err != nil {
+		return cfg, err
+	}
+	shares, err := planFiles(f.maxConns, log)
+	cfg.proxy.MaxConnections, cfg.adminConns = shares.clients, shares.admin
+	return cfg, err
 }
 
 func quietHelpWith(stdout io.Writer, err error) error {

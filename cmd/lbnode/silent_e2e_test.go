@@ -19,11 +19,6 @@ import (
 	"lbnode/state"
 )
 
-// withFiles has a process run with that limit on open files.
-func (p *process) withFiles(limit int) {
-	p.under = []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, limit), "sh"}
-}
-
 // given is the value of a flag that a process is started with.
 func (p *process) given(flag string) string { return p.args[slices.Index(p.args, flag)+1] }
 
@@ -137,4 +132,3 @@ func savedIndex(t *testing.T, n *lb) uint64 {
 	}
 	return saved.Index
 }
-
