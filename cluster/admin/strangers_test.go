@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -30,9 +31,21 @@ func connect(t *testing.T, addr, send string) net.Conn {
 func TestConnectionsOfStrangersAreBounded(t *testing.T) {
 	t.Parallel()
 	const token, most, idle = "0123456789abcdef", 48, 12
-	addr := serve(t, newFakeCluster(), Config{Token: token, MaxConnections: most})
+	c := newFakeCluster()
+	s := New(Config{Cluster: c, Local: c.Local, Observed: c.Observed, Ready: c.Ready, Token: token, MaxConnections: most})
+	listening, err := s.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Shutdown(t.Context())
+	addr := listening.String()
 	ours := "Host: x\r\nAuthorization: Bearer " + token + "\r\n\r\n"
-	waiting := connect(t, addr, "GET /v1/pools?index=4&wait=1s HTTP/1.1\r\n"+ours)
+	waiting := connect(t, addr, "GET /v1/pools?index=4&wait=5s HTTP/1.1\r\n"+ours)
+	for began := time.Now(); len(s.blocked) == 0; runtime.Gosched() { // until then it is a stranger's
+		if time.Since(began) > patience {
+			t.Fatal("the read does not begin to wait")
+		}
+	}
 	ended := make(chan struct{}, 1000)
 	const strangers = 200
 	for i := range strangers {
