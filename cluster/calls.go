@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"lbnode/cluster/strangers"
 	"lbnode/state"
 )
 
@@ -145,7 +146,9 @@ type callServer struct {
 	done chan struct{}
 }
 
-func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
+// serveCalls answers calls. Where there is no secret, those who call are strangers; nil is
+// for where there is.
+func serveCalls(l net.Listener, node answering, unproven *strangers.Room, log *slog.Logger) *callServer {
 	routes := http.NewServeMux()
 	routes.Handle("POST "+barrierPath, answer(func(ctx context.Context, _ none) (barrierReply, error) { return node.barrier(ctx) }))
 	routes.Handle("POST "+helloPath, answer(func(context.Context, none) (helloReply, error) { return node.hello(), nil }))
@@ -163,8 +166,23 @@ func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
+	if unproven != nil {
+		s.http.Handler = bounded(routes, unproven)
+		unproven.Watch(s.http)
+	}
 	go s.serve(l)
 	return s
+}
+
+// bounded answers no more calls at once than there is room for.
+func bounded(routes http.Handler, unproven *strangers.Room) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !unproven.Begin(r.Context()) {
+			http.Error(w, "too many calls at once", http.StatusServiceUnavailable)
+			return
+		}
+		routes.ServeHTTP(w, r)
+	})
 }
 
 func (s *callServer) serve(l net.Listener) {

@@ -252,7 +252,7 @@ func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.views.begin(c.cfg.OnView)
 	c.addrs = addrs
-	c.server = serveCalls(c.mux.calls, c, c.log)
+	c.server = serveCalls(c.mux.calls, c, c.mux.unproven(), c.log)
 	c.mux.start()
 	err := c.gossip.tell(func(m *meta) {
 		ip := c.here().ip

@@ -90,7 +90,7 @@ func newGossip(id *identity, c gossipConfig, out *slog.Logger) (*gossip, error) 
 	if err != nil {
 		return nil, err
 	}
-	g.transport = newGossipTransport(listening, c.from, c.keyring != nil, g.udp.note)
+	g.transport = newGossipTransport(listening, c.from, c.keyring != nil, g.udp.note, out)
 	port := listening.GetAutoBindPort()
 	g.own = netip.AddrPortFrom(c.advertise, uint16(port))
 	if g.list, err = newLiveList(g.transport, func() *memberlist.Config { return g.config(c.keyring, library) }, g); err != nil {

@@ -47,8 +47,8 @@ type Config struct {
 	// the PROXY protocol. One that does not is closed. The address in the header counts
 	// as the client's, except for TrustedProxies.
 	ProxyProtocol []netip.Prefix
-	// MaxConnections bounds the clients' connections that are open at once. If it is 0
-	// the files that the process may open do, of which a connection takes two.
+	// MaxConnections bounds the clients' connections that are open at once, each of which
+	// may need another one to a backend; 0: no bound.
 	MaxConnections int
 	// MaxConnectionsPerClient bounds those of one address, or of one /64 of IPv6; 0: no
 	// bound.

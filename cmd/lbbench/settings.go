@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// errUsage: the command line is wrong; exit code 2.
+// errUsage: the command line is wrong; exit code 64, as of lbnode.
 var errUsage = errors.New("usage")
 
 // settings are what the command line says.
