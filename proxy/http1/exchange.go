@@ -412,7 +412,8 @@ func (x *Exchange) more() error {
 	for b.left >= spliceFrom {
 		x.spliced = io.LimitedReader{R: backend, N: spliceStep}
 		n, err := client.ReadFrom(&x.spliced)
-		b.left, b.count = b.left-n, b.count+n
+		b.pass(n)
+		b.count += n
 		switch {
 		case err != nil:
 			return x.broken(err)
