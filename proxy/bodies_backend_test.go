@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"time"
 
 	"lbnode/state"
 )
@@ -112,7 +113,7 @@ func (c *conversation) carry(t *trade, conn net.Conn, in *bufio.Reader, r *http.
 		return c.tunnel(t, conn, in, number)
 	}
 	if err := c.takeRequest(t, conn, r); err != nil {
-		if !c.lost(t, attempt) {
+		if !c.lost(t) {
 			c.failf("%s at the backend: %v", t.path, err)
 		}
 		return false
@@ -122,20 +123,31 @@ func (c *conversation) carry(t *trade, conn net.Conn, in *bufio.Reader, r *http.
 		return false
 	}
 	if t.hangs {
-		if !c.await(func() bool { return t.attempts > 1 }) {
+		alone, ok := c.awaitSecond(t)
+		if !ok {
 			return false
 		}
-		if t.late != (attempt == 1) {
+		if !alone && t.late != (attempt == 1) {
 			io.Copy(io.Discard, in) // until the proxy gives this one up
 			return false
 		}
 	}
-	return c.reply(t, conn, attempt, number)
+	return c.reply(t, conn, number)
+}
+
+// awaitSecond waits for a second attempt. It says whether there was none for so long that
+// there will be none: on a busy machine the other backend may seem out of reach.
+func (c *conversation) awaitSecond(t *trade) (alone, ok bool) {
+	patience := time.AfterFunc(stuckAfter/4, func() { c.note(func() { t.alone = t.attempts == 1 }) })
+	defer patience.Stop()
+	ok = c.await(func() bool { return t.attempts > 1 || t.alone })
+	c.note(func() { alone = t.alone })
+	return alone, ok
 }
 
 // lost says whether an attempt may come to nothing, since another one is there.
-func (c *conversation) lost(t *trade, attempt int) (may bool) {
-	c.note(func() { may = c.feature == hedging && t.attempts > 1 && t.repeatable() })
+func (c *conversation) lost(t *trade) (may bool) {
+	c.note(func() { may = c.feature == hedging && t.attempts > 1 })
 	return may
 }
 
@@ -163,7 +175,7 @@ func (c *conversation) takeRequest(t *trade, conn net.Conn, r *http.Request) err
 	if t.expects {
 		io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\n")
 	}
-	if err := c.compare(r.Body, w.body, &t.asked); err != nil {
+	if err := c.compare(r.Body, w.body, io.EOF, &t.asked); err != nil {
 		return err
 	}
 	if got := r.Trailer.Get("X-Sum"); got != w.trailer {
@@ -173,7 +185,7 @@ func (c *conversation) takeRequest(t *trade, conn net.Conn, r *http.Request) err
 }
 
 // compare reads a body to its end, which must be the wanted one, and notes how far it is.
-func (c *conversation) compare(r io.Reader, want []byte, come *int) error {
+func (c *conversation) compare(r io.Reader, want []byte, end error, come *int) error {
 	buf := make([]byte, 32<<10)
 	at := 0
 	for {
@@ -186,28 +198,33 @@ func (c *conversation) compare(r io.Reader, want []byte, come *int) error {
 			c.note(func() { *come = max(*come, at) })
 		}
 		switch {
-		case err == io.EOF && at == len(want):
+		case err == nil:
+		case at < len(want) || !errors.Is(err, end):
+			return fmt.Errorf("after %d of %d bytes: %w, want %v", at, len(want), err, end)
+		default:
 			return nil
-		case err == io.EOF:
-			return fmt.Errorf("got the end after %d of %d bytes", at, len(want))
-		case err != nil:
-			return fmt.Errorf("after %d of %d bytes: %w", at, len(want), err)
 		}
 	}
 }
 
 // reply answers as planned. It says whether the connection goes on.
-func (c *conversation) reply(t *trade, conn net.Conn, attempt, number int) bool {
+func (c *conversation) reply(t *trade, conn net.Conn, number int) bool {
 	_, err := c.send(conn, t.answer, &t.answered, nil, false)
 	if t.surplus != "" && !errors.Is(err, errGivenUp) {
 		err = nil // the proxy may have closed the connection before all of that was sent
 	}
+	if t.breaks >= breaksThen && !c.await(func() bool { return t.answered >= len(t.answer.body) }) {
+		err = errGivenUp
+	}
 	ends := t.shuts || !t.persists
-	if ends {
+	switch {
+	case t.breaks == breaksHard:
+		c.reset(conn)
+	case ends:
 		conn.Close()
 	}
 	if err != nil {
-		if !errors.Is(err, errGivenUp) && !c.lost(t, attempt) {
+		if !errors.Is(err, errGivenUp) && !c.lost(t) {
 			c.failf("%s: the answer cannot be sent: %v", t.path, err)
 		}
 		return false
@@ -216,19 +233,30 @@ func (c *conversation) reply(t *trade, conn net.Conn, attempt, number int) bool 
 	return !ends
 }
 
+// reset resets a connection, be it below TLS.
+func (c *conversation) reset(conn net.Conn) {
+	if over, ok := conn.(*tls.Conn); ok {
+		conn = over.NetConn()
+	}
+	reset(conn)
+}
+
 // tunnel carries out an upgrade: bytes in both directions, and then both ends.
 func (c *conversation) tunnel(t *trade, conn net.Conn, in *bufio.Reader, number int) bool {
 	var back sync.WaitGroup
 	back.Go(func() {
-		if _, err := c.send(conn, t.answer, &t.answered, nil, false); err != nil && !errors.Is(err, errGivenUp) {
+		if _, err := c.send(conn, t.answer, &t.answered, nil, false); err != nil && !errors.Is(err, errGivenUp) && !c.lost(t) {
 			c.failf("%s: the tunnel takes nothing from the backend: %v", t.path, err)
 		}
 	})
-	if err := c.compare(in, t.request.body, &t.asked); err != nil {
-		c.failf("%s at the backend: %v", t.path, err)
-	}
+	err := c.compare(in, t.request.body, io.EOF, &t.asked)
 	back.Wait()
 	conn.Close()
-	c.note(func() { t.done, t.over = true, number })
+	switch {
+	case err == nil:
+		c.note(func() { t.done, t.over = true, number })
+	case !c.lost(t):
+		c.failf("%s at the backend: %v", t.path, err)
+	}
 	return false
 }

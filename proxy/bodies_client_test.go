@@ -156,7 +156,7 @@ func (c *conversation) hear(conn net.Conn, trades []*trade) error {
 			return fmt.Errorf("behind %s: got %v, %v; want an answer to OPTIONS *", last.path, res, err)
 		}
 	}
-	if n, err := io.Copy(io.Discard, in); n > 0 || err != nil {
+	if n, err := io.Copy(io.Discard, in); n > 0 || err != nil && last.end() != syscall.ECONNRESET {
 		return fmt.Errorf("behind %s: got %d bytes and %v, want the end", last.path, n, err)
 	}
 	return nil
@@ -171,7 +171,7 @@ func (c *conversation) takeAnswer(t *trade, in *bufio.Reader) error {
 	out, length := t.outward(), ""
 	switch {
 	case out == counted:
-		length = strconv.Itoa(len(t.answer.body))
+		length = strconv.Itoa(t.answer.size)
 	case t.announce >= 0:
 		length = strconv.Itoa(t.announce)
 	}
@@ -183,15 +183,15 @@ func (c *conversation) takeAnswer(t *trade, in *bufio.Reader) error {
 		return fmt.Errorf("got a length of %q, want %q", res.Header.Get("Content-Length"), length)
 	case (len(res.TransferEncoding) > 0) != (out == chunked):
 		return fmt.Errorf("got encodings %v", res.TransferEncoding)
-	case says(res, t.old) == t.endsClient():
-		return fmt.Errorf("got Connection: %q, want the connection to end %t", res.Header["Connection"], t.endsClient())
+	case says(res, t.old) == t.endIsTold():
+		return fmt.Errorf("got Connection: %q, want the connection to end %t", res.Header["Connection"], t.endIsTold())
 	}
 	c.note(func() { t.answered = max(t.answered, 0) })
 	body := io.Reader(res.Body)
 	if t.upgrades {
 		body = in
 	}
-	if err := c.compare(body, t.answer.body, &t.answered); err != nil {
+	if err := c.compare(body, t.answer.body, t.end(), &t.answered); err != nil {
 		return err
 	}
 	if got := res.Trailer.Get("X-Sum"); got != t.answer.trailer && out == chunked {
@@ -199,6 +199,17 @@ func (c *conversation) takeAnswer(t *trade, in *bufio.Reader) error {
 	}
 	c.note(func() { t.delivered = true })
 	return nil
+}
+
+// end is what stands behind the answer's body for a client that can tell its length.
+func (t *trade) end() error {
+	switch {
+	case t.breaks == never:
+		return io.EOF
+	case t.outward() == untilClose:
+		return syscall.ECONNRESET
+	}
+	return io.ErrUnexpectedEOF
 }
 
 // says says whether an answer has the connection go on.

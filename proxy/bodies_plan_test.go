@@ -37,19 +37,31 @@ type trade struct {
 	persists bool   // the backend says that its connection goes on
 	shuts    bool   // it closes it all the same
 	surplus  string // what it sends behind the answer
+	breaks   breaks // off in the middle of the answer
 	fails    int    // how the first attempt breaks off, from 1; 0: it does not
 	hangs    bool   // the first attempt is not answered before there is a second
 	late     bool   // then that first one is answered, not the second
 
 	// Guarded by the conversation's mu.
 	attempts  int
-	asked     int // of the request's body came; -1: not even the head
-	answered  int // of the answer's
+	alone     bool // the first attempt is answered though it hangs
+	asked     int  // of the request's body came; -1: not even the head
+	answered  int  // of the answer's
 	told      bool
 	delivered bool // the client has all of the answer
 	done      bool // the backend does no more for it
 	over      int  // the connection that carried the answer, by its number
 }
+
+// breaks is how a backend breaks an answer off.
+type breaks int
+
+const (
+	never      breaks = iota
+	breaksNow         // the connection, behind what it has sent
+	breaksThen        // and closes it when that has come through
+	breaksHard        // it then
+)
 
 // draw draws the trades of one client.
 func (c *conversation) drawTrades(d draw, count int) []*trade {
@@ -90,6 +102,9 @@ func (c *conversation) drawTrade(d draw, path string) *trade {
 		t.surplus = pick(d, "x", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad")
 		t.answer.all = append(t.answer.all, t.surplus...)
 	}
+	if last := t.answer.last(); last >= t.answer.head && t.surplus == "" && d.one(8) {
+		t.breakOff(d)
+	}
 	switch {
 	case !t.repeatable():
 	case c.feature == retrying:
@@ -101,6 +116,20 @@ func (c *conversation) drawTrade(d draw, path string) *trade {
 		t.request.whole()
 	}
 	return t
+}
+
+// breakOff has the backend do so. What only a reset tells the proxy of, or the client, comes
+// through before.
+func (t *trade) breakOff(d draw) {
+	t.breaks, t.shuts = pick(d, breaksNow, breaksThen, breaksHard), true
+	if t.outward() == untilClose && t.breaks == breaksNow {
+		t.breaks = breaksThen
+	}
+	if t.answer.framing == untilClose {
+		t.breaks = breaksHard
+	}
+	at := max(d.cut(t.answer.head, len(t.answer.all)), t.answer.head)
+	t.answer.breakOff(min(at, t.answer.last()))
 }
 
 // repeatable says whether the request is kept for another attempt.
@@ -200,7 +229,12 @@ func (t *trade) outward() framing {
 }
 
 // endsClient says whether the client's connection ends with it.
-func (t *trade) endsClient() bool { return !t.keeps || t.upgrades || t.outward() == untilClose }
+func (t *trade) endsClient() bool {
+	return t.endIsTold() || t.breaks != never
+}
+
+// endIsTold says whether the head of the answer says so.
+func (t *trade) endIsTold() bool { return !t.keeps || t.upgrades || t.outward() == untilClose }
 
 // reusable says whether the backend's connection may carry another.
 func (t *trade) reusable() bool {
@@ -209,7 +243,7 @@ func (t *trade) reusable() bool {
 
 func (t *trade) String() string {
 	return fmt.Sprintf("%s %s (HTTP/1.0 %t, keeps %t, behind %t, expects %t, waits %t, upgrades %t)\n"+
-		"\trequest: %s; came: %d in %d attempts\n\tanswer: %d (announces %d, persists %t, shuts %t, surplus %q, fails %d, hangs %t, late %t): %s; came: %d, all %t, backend done %t",
+		"\trequest: %s; came: %d in %d attempts\n\tanswer: %d (announces %d, persists %t, shuts %t, surplus %q, breaks %d, fails %d, hangs %t, late %t): %s; came: %d, all %t, backend done %t",
 		t.method, t.path, t.old, t.keeps, t.behind, t.expects, t.waits, t.upgrades,
-		t.request, t.asked, t.attempts, t.status, t.announce, t.persists, t.shuts, t.surplus, t.fails, t.hangs, t.late, t.answer, t.answered, t.delivered, t.done)
+		t.request, t.asked, t.attempts, t.status, t.announce, t.persists, t.shuts, t.surplus, t.breaks, t.fails, t.hangs, t.late, t.answer, t.answered, t.delivered, t.done)
 }

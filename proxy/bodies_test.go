@@ -68,11 +68,12 @@ func cpuTime() time.Duration {
 
 // bodyCounts is what was tried.
 type bodyCounts struct {
-	mu                   sync.Mutex
-	conversations, trade int
-	bytes                int64
-	slowest              time.Duration
-	slowestSeed          uint64
+	mu                    sync.Mutex
+	conversations, trades int
+	again, cut            int // of the trades: took two attempts, were broken off
+	bytes                 int64
+	slowest               time.Duration
+	slowestSeed           uint64
 }
 
 func (b *bodyCounts) add(c *conversation) {
@@ -80,7 +81,13 @@ func (b *bodyCounts) add(c *conversation) {
 	defer b.mu.Unlock()
 	b.conversations++
 	for _, t := range c.trades {
-		b.trade++
+		b.trades++
+		if t.attempts > 1 {
+			b.again++
+		}
+		if t.breaks != never {
+			b.cut++
+		}
 		b.bytes += int64(len(t.request.body) + len(t.answer.body))
 	}
 	if c.slowest > b.slowest {
@@ -89,8 +96,8 @@ func (b *bodyCounts) add(c *conversation) {
 }
 
 func (b *bodyCounts) String() string {
-	return fmt.Sprintf("%d exchanges with %d MiB of bodies in %d conversations, the slowest exchange in %s (-bodies-seed %d)",
-		b.trade, b.bytes>>20, b.conversations, b.slowest.Round(time.Millisecond), b.slowestSeed)
+	return fmt.Sprintf("%d exchanges, %d of them in two attempts and %d broken off, with %d MiB of bodies in %d conversations, the slowest exchange in %s (-bodies-seed %d)",
+		b.trades, b.again, b.cut, b.bytes>>20, b.conversations, b.slowest.Round(time.Millisecond), b.slowestSeed)
 }
 
 // conversation is one proxy with backends and clients of its own, so that it goes the same
@@ -336,6 +343,9 @@ func (c *conversation) checkLines() {
 		}
 		seen++
 		want := line{t.path, t.status, len(t.request.body), len(t.answer.body), got.Retries, "ok"}
+		if t.breaks != never {
+			want.End = "cut"
+		}
 		if got != want || c.feature != hedging && got.Retries != t.attempts-1 {
 			c.failf("%s in the access log: got %+v, want %+v after %d attempts", t.path, got, want, t.attempts)
 		}

@@ -31,7 +31,8 @@ var pattern = func() []byte {
 // wire is a message as it is sent.
 type wire struct {
 	framing framing
-	body    []byte
+	size    int    // of the body, as it is announced
+	body    []byte // that comes
 	all     []byte
 	head    int      // bytes of all
 	pieces  []extent // of the body
@@ -78,7 +79,7 @@ func (d draw) size(head int) int {
 // newWire draws the way in which a body of that size is sent behind the lines of a head.
 func (d draw) newWire(lines string, framing framing, size int) *wire {
 	from := d.IntN(len(pattern) - size)
-	w := &wire{framing: framing, body: pattern[from : from+size : from+size]}
+	w := &wire{framing: framing, size: size, body: pattern[from : from+size : from+size]}
 	switch framing {
 	case counted:
 		lines += fmt.Sprintf("Content-Length: %d\r\n", size)
@@ -185,6 +186,24 @@ func (w *wire) setCuts(cuts []int) {
 // whole makes it a message that is sent at once.
 func (w *wire) whole() { w.setCuts(nil) }
 
+// last is where the message may break off at the latest; less than the head if nowhere.
+func (w *wire) last() int {
+	switch {
+	case w.framing == noBody:
+		return -1
+	case w.framing == untilClose: // of which a reset is no end
+		return len(w.all)
+	}
+	return len(w.all) - 1
+}
+
+// breakOff has the message end there, before its end.
+func (w *wire) breakOff(at int) {
+	w.all, w.trailer = w.all[:at], ""
+	w.body = w.body[:w.arrives(at)]
+	w.setCuts(w.cuts)
+}
+
 // arrives says how much of the body must come through once that much of the message was
 // sent; -1 if there may be no head yet.
 func (w *wire) arrives(sent int) int {
@@ -204,5 +223,5 @@ func (w *wire) arrives(sent int) int {
 
 func (w *wire) String() string {
 	kind := [...]string{"no body", "length", "chunks", "until close"}[w.framing]
-	return fmt.Sprintf("%s, head %d, body %d, in all %d, cut at %v, bytewise %t", kind, w.head, len(w.body), len(w.all), w.cuts, w.bytes)
+	return fmt.Sprintf("%s, head %d, body %d of %d, in all %d, cut at %v, bytewise %t", kind, w.head, len(w.body), w.size, len(w.all), w.cuts, w.bytes)
 }
