@@ -55,8 +55,7 @@ func (b *body) piece(all []byte) (data []byte, took int, err error) {
 	switch b.framing {
 	case byCount:
 		n := int(min(b.left, int64(len(all))))
-		b.left -= int64(n)
-		b.ended = b.left == 0
+		b.pass(int64(n))
 		return all[:n], n, nil
 	case byClose:
 		return all, len(all), nil
@@ -66,6 +65,13 @@ func (b *body) piece(all []byte) (data []byte, took int, err error) {
 	}
 	n, took, err := b.chunks.next(all, b.limits)
 	return all[:n], took, err
+}
+
+// pass takes n bytes off what is to come of a body by count, and is all that does: the last
+// of them is its end, whichever way they go.
+func (b *body) pass(n int64) {
+	b.left -= n
+	b.ended = b.left == 0
 }
 
 // readTrailers leaves them in the buffer, for finish.

@@ -4,15 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
-)
-
-const (
-	// spliceFrom is from how much that is still to come of a body on it is spliced.
-	spliceFrom = 128 << 10
-	// spliceStep is how much is spliced before that counts as progress.
-	spliceStep = 128 << 10
 )
 
 // Why an attempt failed, besides ConnectError, ErrFull and a *Fault of the client's
@@ -32,8 +24,8 @@ var (
 	ErrClientStalled = errors.New("the client made no progress in time")
 	// ErrClientLeft is a client that is there no more.
 	ErrClientLeft = errors.New("the client left")
-	// ErrCut is an answer that broke off after it had begun. The client's connection is
-	// closed so that it can tell.
+	// ErrCut is an answer that broke off after it had begun. The client gets what there is
+	// of it, and its connection is closed so that it can tell.
 	ErrCut = errors.New("the answer was cut short")
 )
 
@@ -60,6 +52,7 @@ type Exchange struct {
 	begun     bool // something was sent to the client
 	touched   bool // some of the body was taken that nobody has any more
 	invited   bool // the client was asked for the body that it keeps back
+	silent    bool // the client is told the end of the answer by that of its connection
 	interim   int
 	status    int
 	account   Account
@@ -214,6 +207,9 @@ func (x *Exchange) attempt(ctx context.Context, u *upstream) error {
 	if s.watch.hasExpired() || s.cut.Load() {
 		err = x.stalled(u, err)
 	}
+	if err != nil && x.status > 0 {
+		s.ending = x.breakOff(err)
+	}
 	if err != nil || !reuse || s.watch.hasExpired() {
 		u.close()
 		return err
@@ -229,6 +225,7 @@ func (x *Exchange) ask(ctx context.Context, u *upstream) (*upstream, error) {
 	case x.streams && !u.quiet():
 		return u, errStale
 	case x.streams:
+		x.session.flow.Or(flowsUp)
 		x.startUpload(u)
 		return u, u.fill()
 	case x.patience.Hedge > 0:
@@ -342,8 +339,10 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 		return false, r.badAnswer(u.bytes(), err)
 	}
 	out := x.outward(framing)
+	x.silent = out == byClose
 	x.closing = x.closing || out == byClose || x.endsUpload() || x.session.server.retiring.Load()
 	x.status, x.begun = r.status, true
+	x.session.flow.Or(flowsDown)
 	x.session.touch()
 	x.outlet.open(x.session, out == byChunks)
 	x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), out)
@@ -353,7 +352,7 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	err = x.pump()
 	x.account.BytesOut = x.answer.count
 	if err != nil {
-		x.closing, x.session.ending = true, aborted
+		x.closing = true
 		return false, err
 	}
 	return framing != byClose && r.persists() && u.len() == 0 && !r.surplus(x.Method()), nil
@@ -370,60 +369,6 @@ func (x *Exchange) outward(framing framing) framing {
 	return byChunks
 }
 
-// pump passes the body on as it comes.
-func (x *Exchange) pump() error {
-	b, s := &x.answer, x.session
-	for {
-		data, err := b.next()
-		switch {
-		case err != nil:
-			return errors.Join(ErrCut, err)
-		case len(data) > 0:
-			err = x.outlet.write(data)
-		case b.ended:
-			x.outlet.end(b)
-			b.finish()
-			if err := x.outlet.flush(); err != nil {
-				return ErrClientLeft
-			}
-			return nil
-		default:
-			if err = x.outlet.flush(); err == nil {
-				s.touch()
-				if err := x.more(); err != nil {
-					return err
-				}
-			}
-		}
-		if err != nil {
-			return ErrClientLeft
-		}
-		s.touch()
-	}
-}
-
-// more waits for more of the body. Much of a plain one passes through the kernel only.
-func (x *Exchange) more() error {
-	b := &x.answer
-	if b.framing != byCount || b.left < spliceFrom || b.in.raw == nil || x.session.in.raw == nil {
-		return x.readOn()
-	}
-	client, backend := x.session.conn.(*net.TCPConn), b.in.conn.(*net.TCPConn)
-	for b.left >= spliceFrom {
-		x.spliced = io.LimitedReader{R: backend, N: spliceStep}
-		n, err := client.ReadFrom(&x.spliced)
-		b.left, b.count = b.left-n, b.count+n
-		switch {
-		case err != nil:
-			return x.broken(err)
-		case n == 0:
-			return ErrCut
-		}
-		x.session.touch()
-	}
-	return nil
-}
-
 // reset makes it ready for the next request.
 func (x *Exchange) reset() {
 	if x.out != nil {
@@ -436,6 +381,6 @@ func (x *Exchange) reset() {
 	x.answer.in, x.source.in, x.spliced.R = nil, nil, nil
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
 	x.idLength, x.interim, x.status, x.account = 0, 0, 0, Account{}
-	x.closing, x.streams, x.upgrading, x.begun, x.touched, x.invited = false, false, false, false, false, false
+	x.closing, x.streams, x.upgrading, x.begun, x.touched, x.invited, x.silent = false, false, false, false, false, false, false
 	x.patience, x.hedged, x.fields, x.via = Patience{}, false, "", ""
 }

@@ -55,3 +55,38 @@ func infoOf(fd uintptr) (info tcpInfo) {
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	return info
 }
+
+// acked is how many bytes that were sent over a connection its other end has acknowledged.
+func acked(raw syscall.RawConn) (n uint64) {
+	if raw != nil {
+		raw.Control(func(fd uintptr) { n = infoOf(fd).acked })
+	}
+	return n
+}
+
+// taken is how many bytes were read of a connection.
+func taken(raw syscall.RawConn) (n uint64) {
+	if raw != nil {
+		raw.Control(func(fd uintptr) { n = infoOf(fd).received - uint64(max(bytesIn(fd, syscall.TIOCINQ), 0)) })
+	}
+	return n
+}
+
+// queued is how many bytes that were sent over a connection the other end does not have
+// yet; -1 if that cannot be told.
+func queued(raw syscall.RawConn) int {
+	n := -1
+	if raw != nil {
+		raw.Control(func(fd uintptr) { n = bytesIn(fd, syscall.TIOCOUTQ) })
+	}
+	return n
+}
+
+// bytesIn is how many are in one of a socket's queues; -1 if the socket is closed.
+func bytesIn(fd, queue uintptr) int {
+	var n int32
+	if _, _, err := syscall.Syscall(syscall.SYS_IOCTL, fd, queue, uintptr(unsafe.Pointer(&n))); err != 0 {
+		return -1
+	}
+	return int(n)
+}

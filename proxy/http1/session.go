@@ -44,6 +44,8 @@ type session struct {
 	tunnel     atomic.Pointer[tunnel]             // for the sweeper
 	connecting atomic.Pointer[context.CancelFunc] // for the sweeper
 	gone       atomic.Bool                        // the sweeper found that the client left
+	flow       atomic.Uint32                      // which bytes are progress that only the sweeper sees
+	seen       sighting                           // of those; the sweeper's
 	looked     int64                              // until of the idle time in which it was looked for the client's end; the sweeper's
 	ended      int64                              // when the client was seen to have sent its last byte; the sweeper's
 }
@@ -352,6 +354,7 @@ func (s *session) pollBody(x *Exchange) bool {
 // arm begins the time in which an exchange must make progress.
 func (s *session) arm(timeout time.Duration) {
 	s.limit.Store(ticked(timeout))
+	s.flow.Store(0)
 	s.watch.set(exchanged, s.server.now.Load()+s.limit.Load())
 }
 
@@ -370,9 +373,8 @@ func (s *session) rearm(timeout time.Duration) {
 // touch notes progress, by which the time begins anew. As with nginx's timeouts for
 // bodies, anything that comes or goes counts, not a rate: a sensor, a phone in a tunnel
 // and an open stream send little for long, and rightly so. What a client gains that
-// trickles to no end is a connection, which MaxConnsPerClient bounds. Towards the
-// client, what was read at once of the backend, at most a largeBuffer, must go in the
-// time.
+// trickles to no end is a connection, which MaxConnsPerClient bounds. What moves in between,
+// in the kernel, the sweeper sees.
 func (s *session) touch() { s.watch.touch(s.server.now.Load() + s.limit.Load()) }
 
 // end closes the connection.

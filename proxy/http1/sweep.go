@@ -86,6 +86,9 @@ func (s *session) sweep(now int64, draining bool) {
 	waits := p == idling || p == fresh
 	long := waits && now > until-s.server.config.Idle.Milliseconds()+restAfter.Milliseconds()
 	over := now >= until || draining && (p <= rested || p == fresh && long)
+	if p == exchanged && s.moves(now, until) {
+		return
+	}
 	switch {
 	case p == exchanged && !over && s.abandoned(now, until):
 		s.gone.Store(true)

@@ -53,11 +53,12 @@ func (up *upload) carry() error {
 			return err
 		case len(data) > 0:
 			up.begun.Store(true)
+			up.whole.Store(x.source.ended) // before the end is sent, since the answer may come at once
 			err = out.write(data)
 		case x.source.ended:
 			out.end(&x.source)
 			x.source.finish()
-			up.whole.Store(true) // before the end is sent, since the answer may come at once
+			up.whole.Store(true)
 			return out.flush()
 		default:
 			if err = out.flush(); err == nil {
