@@ -69,6 +69,11 @@ type observeCall struct {
 	Ejected map[string]string `json:"ejected,omitempty"`
 }
 
+// observeReply is what the leader knows of the members.
+type observeReply struct {
+	Members uint64 `json:"members,omitempty"` // see gossip.digest
+}
+
 // raftReply is what autopilot wants to know of a node.
 type raftReply struct {
 	LastIndex   uint64        `json:"last_index"`
@@ -132,7 +137,7 @@ type answering interface {
 	hello() helloReply
 	promise(promiseCall) error
 	proposed(context.Context, proposeCall) (state.Result, error)
-	observed(observeCall) error
+	observed(observeCall) (observeReply, error)
 	reportAt(context.Context, reportCall) (Report, error)
 	barrier(context.Context) (barrierReply, error)
 	raftState() raftReply
@@ -151,7 +156,7 @@ func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
 	routes.Handle("POST "+helloPath, answer(func(context.Context, none) (helloReply, error) { return node.hello(), nil }))
 	routes.Handle("POST "+promisePath, answer(func(_ context.Context, c promiseCall) (none, error) { return none{}, node.promise(c) }))
 	routes.Handle("POST "+proposePath, answer(node.proposed))
-	routes.Handle("POST "+observePath, answer(func(_ context.Context, c observeCall) (none, error) { return none{}, node.observed(c) }))
+	routes.Handle("POST "+observePath, answer(func(_ context.Context, c observeCall) (observeReply, error) { return node.observed(c) }))
 	routes.Handle("POST "+reportPath, answer(node.reportAt))
 	routes.Handle("POST "+raftPath, answer(func(context.Context, none) (raftReply, error) { return node.raftState(), nil }))
 	routes.Handle("POST "+removePath, answer(func(ctx context.Context, c removeCall) (none, error) { return none{}, node.remove(ctx, c) }))

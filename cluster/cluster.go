@@ -202,6 +202,7 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 		keyring:   c.keys.gossip(),
 		from:      c.mux.from,
 		changed:   c.membersChanged,
+		tune:      c.cfg.hooks.gossip,
 		self: meta{
 			Name:     c.cfg.Name,
 			RaftAddr: c.raftAddr.String(),
@@ -244,13 +245,10 @@ func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 	c.views.begin(c.cfg.OnView)
 	c.server = serveCalls(c.mux.calls, c, c.log)
 	c.mux.start()
-	err := c.gossip.tell(func(m *meta) {
+	c.tell(func(m *meta) {
 		m.AdminAddr = c.reachable(addrs.Admin)
 		m.HTTPAddr = c.reachable(addrs.HTTP)
 	})
-	if err != nil {
-		c.log.Debug("could not tell all nodes of the addresses", "error", err)
-	}
 	for _, loop := range []func(context.Context){
 		c.formLoop, c.membersLoop, c.leaderLoop, c.quorumLoop, c.reportLoop, c.seedLoop, c.rejoinLoop, c.watchLoop,
 		c.diskLoop,
@@ -320,12 +318,12 @@ func (c *Cluster) membersLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.members:
-			if c.id.clusterID() != c.gossip.toldCluster() {
-				c.gossip.tell(func(m *meta) { m.ClusterID = c.id.clusterID() })
-			}
 			c.keepPeers()
 			c.cfg.OnMembers()
 			c.changes.send()
+			if c.id.clusterID() != c.gossip.toldCluster() {
+				c.tell(func(m *meta) { m.ClusterID = c.id.clusterID() })
+			}
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
 	"lbnode/state"
@@ -79,6 +80,8 @@ type hooks struct {
 	dialed func(addr string, conn net.Conn) (net.Conn, error)
 	// logs wraps the store of Raft's log, below its guard.
 	logs func(raft.LogStore) raft.LogStore
+	// gossip changes how memberlist works.
+	gossip func(*memberlist.Config)
 }
 
 // Times that the parts of this package share. They are variables of no Config

@@ -44,6 +44,7 @@ type member struct {
 	Addr  netip.AddrPort // gossip
 	State MemberState
 	Since time.Time // of State
+	said  uint64    // digest of what it says of itself
 }
 
 // gossip finds the other nodes and keeps their list. It remembers those that are
@@ -75,6 +76,7 @@ type gossipConfig struct {
 	from      networks
 	self      meta
 	changed   func()
+	tune      func(*memberlist.Config) // nil but in tests
 }
 
 func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) {
@@ -105,6 +107,9 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	config.SuspicionMult, config.SuspicionMaxTimeoutMult = suspectFor, 2
 	config.Logger = library
 	config.Delegate, config.Events, config.Alive, config.Merge, config.Conflict, config.Ping = g, g, g, g, g, g
+	if c.tune != nil {
+		c.tune(config)
+	}
 	if g.list, err = memberlist.Create(config); err != nil {
 		g.transport.Shutdown()
 		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
@@ -148,14 +153,18 @@ func (g *gossip) join(addr netip.AddrPort) error {
 	return err
 }
 
-// tell changes what this node says of itself.
+// tell changes what this node says of itself, and says it. Without an error it was sent, or
+// a member has answered; whether all have heard it shows later (heard.go).
 func (g *gossip) tell(change func(*meta)) error {
 	g.telling.Lock()
 	defer g.telling.Unlock()
 	g.mu.Lock()
 	change(&g.self)
 	g.mu.Unlock()
-	return g.list.UpdateNode(time.Second)
+	if err := g.list.UpdateNode(time.Second); err != nil {
+		return g.exchange()
+	}
+	return nil
 }
 
 // toldCluster is the cluster that this node has told the others it belongs to.
@@ -171,11 +180,13 @@ func (g *gossip) stop(going string) error {
 	if going == "" {
 		return g.list.Shutdown()
 	}
-	if err := g.tell(func(m *meta) { m.Going = going }); err != nil {
-		g.log.Debug("could not tell all nodes that this one "+going, "error", err)
+	g.tell(func(m *meta) { m.Going = going })
+	if err := g.exchange(); err != nil { // nobody can ask later
+		g.log.Debug("could not tell any node that this one "+going, "error", err)
 	}
 	if err := g.list.Leave(time.Second); err != nil {
 		g.log.Debug("could not say goodbye to all nodes", "error", err)
+		g.exchange()
 	}
 	return g.list.Shutdown()
 }
@@ -186,7 +197,7 @@ func (g *gossip) me() member {
 	defer g.mu.RUnlock()
 	self := g.self
 	self.ClusterID = g.id.clusterID()
-	return member{meta: self, ID: g.id.nodeID(), Addr: g.addr, State: Alive}
+	return member{meta: self, ID: g.id.nodeID(), Addr: g.addr, State: Alive, said: digestOf(g.addr, self.encode())}
 }
 
 // all returns every known node of this cluster, this one included, sorted by id.
@@ -268,7 +279,7 @@ func (g *gossip) note(n *memberlist.Node, state MemberState) {
 	if n.Name == g.id.nodeID() {
 		return
 	}
-	m := member{ID: n.Name, Addr: addrPort(n), State: state, Since: time.Now()}
+	m := member{ID: n.Name, Addr: addrPort(n), State: state, Since: time.Now(), said: digestOf(addrPort(n), n.Meta)}
 	if err := json.Unmarshal(n.Meta, &m.meta); err != nil {
 		g.log.Warn("a node says of itself what this version cannot read", "peer", n.Name, "error", err)
 		return
@@ -388,7 +399,11 @@ func (g *gossip) NodeMeta(int) []byte {
 	self := g.self
 	g.mu.RUnlock()
 	self.ClusterID = g.id.clusterID()
-	text, err := json.Marshal(self)
+	return self.encode()
+}
+
+func (m meta) encode() []byte {
+	text, err := json.Marshal(m)
 	if err != nil { // strings and booleans always marshal
 		panic("cluster: cannot encode meta: " + err.Error())
 	}

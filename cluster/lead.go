@@ -310,12 +310,10 @@ func (c *Cluster) Leave(ctx context.Context) error {
 func (c *Cluster) leaveRaft(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, officeWithin)
 	defer cancel()
-	if err := c.gossip.tell(func(m *meta) { m.Going = leaves }); err != nil {
-		c.log.Debug("could not tell all nodes that this one leaves", "error", err)
-	}
+	c.tell(func(m *meta) { m.Going = leaves })
 	defer func() {
 		if err != nil {
-			c.gossip.tell(func(m *meta) { m.Going = "" })
+			c.tell(func(m *meta) { m.Going = "" })
 		}
 	}()
 	for unknown := false; ; {
@@ -352,6 +350,9 @@ func (c *Cluster) remove(ctx context.Context, call removeCall) error {
 	if c.raft().State() != raft.Leader {
 		return errNotLeader
 	}
+	if err := c.hearsLeaving(call.ID); err != nil {
+		return err
+	}
 	if err := c.awaitSpare(ctx, raft.ServerID(call.ID)); err != nil {
 		return err
 	}
@@ -364,6 +365,22 @@ func (c *Cluster) remove(ctx context.Context, call removeCall) error {
 		return fmt.Errorf("%w: %w", errNotLeader, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+}
+
+// hearsLeaving makes sure that gossip knows that a node leaves: it would be taken for one that
+// was removed by mistake, and added again at once.
+func (c *Cluster) hearsLeaving(id string) error {
+	m, _ := c.gossip.find(id)
+	if m.State != Alive || m.Going == leaves {
+		return nil
+	}
+	if err := c.gossip.join(m.Addr); err != nil {
+		return fmt.Errorf("cannot hear by gossip that node %s leaves: %w", m.Name, err)
+	}
+	if m, _ = c.gossip.find(id); m.State == Alive && m.Going != leaves {
+		return fmt.Errorf("node %s does not say by gossip that it leaves", m.Name)
+	}
+	return nil
 }
 
 // awaitSpare gives the others some time to answer: the leader may be a new one.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -89,7 +88,7 @@ func (c *Cluster) seedLoop(ctx context.Context) {
 		if id, _ := c.leader(); id == "" {
 			wait = 2 * rejoinSoon
 		}
-		c.rejoin(append(c.unmet(ctx), c.doubting()...))
+		c.gossip.joinAll(append(c.unmet(ctx), c.doubting()...))
 	}
 }
 
@@ -101,7 +100,7 @@ func (c *Cluster) rejoinLoop(ctx context.Context) {
 		if c.id.clusterID() == "" {
 			continue
 		}
-		c.rejoin(c.lost(time.Now(), round%int(rejoinEvery/rejoinSoon) == 0))
+		c.gossip.joinAll(c.lost(time.Now(), round%int(rejoinEvery/rejoinSoon) == 0))
 		c.forgetGone()
 	}
 }
@@ -115,20 +114,6 @@ func (c *Cluster) doubting() []netip.AddrPort {
 		return nil
 	}
 	return []netip.AddrPort{alive[rand.IntN(len(alive))].Addr}
-}
-
-// rejoin tries all addresses at once: one that does not answer takes seconds, which
-// neither the others nor a node that stops should wait for in turn.
-func (c *Cluster) rejoin(addrs []netip.AddrPort) {
-	var trying sync.WaitGroup
-	for _, addr := range addrs {
-		trying.Go(func() {
-			if err := c.gossip.join(addr); err != nil {
-				c.log.Debug("a peer is still away", "addr", addr, "reason", reason(err))
-			}
-		})
-	}
-	trying.Wait()
 }
 
 // unmet returns the listed addresses at which nobody is known to live.

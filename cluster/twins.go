@@ -33,7 +33,7 @@ func (c *Cluster) checkCopy(ctx context.Context) error {
 	}
 	tried := make(chan struct{})
 	c.running.Go(func() {
-		c.rejoin(addrs)
+		c.gossip.joinAll(addrs)
 		close(tried)
 	})
 	select {

@@ -1,0 +1,110 @@
+package cluster
+
+import (
+	"errors"
+	"hash/fnv"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What is said by gossip may not be heard: a packet is lost, or memberlist loses what it should
+// send. Nobody takes silence for told. Each report to the leader, and each answer, carries a
+// digest of all that its sender knows of the members; two that go on knowing different things
+// exchange all of it, by TCP and both ways.
+
+const (
+	// newsTakes is how long news may need to go round by itself.
+	newsTakes = 2 * time.Second
+	// exchangeWith is with how many members at once a node exchanges what it must not fail
+	// to say.
+	exchangeWith = 2
+)
+
+// digestOf is a digest of what a node at an address says of itself.
+func digestOf(addr netip.AddrPort, text []byte) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(addr.String()))
+	h.Write(text)
+	return h.Sum64()
+}
+
+// digest is the same for two nodes that know the same living members, and the same of each.
+// It is 0 for nothing at all.
+func (g *gossip) digest() uint64 {
+	var sum uint64
+	for _, m := range g.alive() {
+		sum += scatter(hash(m.ID) ^ m.said) // added, so that the order does not matter
+	}
+	return sum
+}
+
+// tell changes what this node says of itself, and has the leader asked at once whether it
+// has heard that.
+func (c *Cluster) tell(change func(*meta)) {
+	if err := c.gossip.tell(change); err != nil {
+		c.log.Debug("could not tell anybody what has changed here", "error", err)
+	}
+	c.observationsDue()
+}
+
+// exchange swaps all that is known of members with some that live, and succeeds if one of
+// them has answered, or none lives.
+func (g *gossip) exchange() error {
+	g.mu.RLock()
+	var living []netip.AddrPort
+	for _, m := range g.members {
+		if m.State == Alive {
+			living = append(living, m.Addr)
+		}
+	}
+	g.mu.RUnlock()
+	rand.Shuffle(len(living), func(i, j int) { living[i], living[j] = living[j], living[i] })
+	return g.joinAll(living[:min(len(living), exchangeWith)])
+}
+
+// joinAll exchanges members with the nodes at all addresses at once: one that does not answer
+// takes seconds, which neither the others nor a node that stops should wait for in turn. It
+// succeeds if one of them has answered, or there is none.
+func (g *gossip) joinAll(addrs []netip.AddrPort) error {
+	errs := make([]error, len(addrs))
+	var answered atomic.Bool
+	var trying sync.WaitGroup
+	for i, addr := range addrs {
+		trying.Go(func() {
+			if errs[i] = g.join(addr); errs[i] == nil {
+				answered.Store(true)
+			} else {
+				g.log.Debug("a peer does not answer", "addr", addr, "reason", reason(errs[i]))
+			}
+		})
+	}
+	trying.Wait()
+	if answered.Load() {
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+// align has this node and the leader exchange what they know of the members if they have
+// known different things for so long that no news on its way explains it. It is given, and
+// returns, since when; zero if they know the same. It does not wait for the exchange.
+func (c *Cluster) align(since time.Time, same bool) time.Time {
+	now := time.Now()
+	switch {
+	case same:
+		return time.Time{}
+	case since.IsZero():
+		return now
+	case now.Sub(since) < newsTakes:
+		return since
+	}
+	id, _ := c.leader()
+	if leader, known := c.gossip.find(id); known {
+		c.log.Debug("the leader knows the members otherwise; exchanging them", "leader", leader.Name)
+		c.running.Go(func() { c.gossip.joinAll([]netip.AddrPort{leader.Addr}) })
+	}
+	return now
+}
