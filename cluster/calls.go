@@ -29,6 +29,7 @@ const (
 	reportPath  = "/node/v1/report"
 	raftPath    = "/node/v1/raft"
 	removePath  = "/node/v1/remove"
+	expelPath   = "/node/v1/expel"
 
 	// maxCall bounds the body of a call or an answer.
 	maxCall = 65 << 20 // a snapshot of 64 MiB, and what goes around it
@@ -99,6 +100,11 @@ type removeCall struct {
 	ID string `json:"id"`
 }
 
+// expelCall asks the leader to take another node, a dead one, out of Raft.
+type expelCall struct {
+	ID string `json:"id"`
+}
+
 // signed is a call that says who makes it.
 type signed interface{ sender() string }
 
@@ -142,6 +148,7 @@ type answering interface {
 	barrier(context.Context) (barrierReply, error)
 	raftState() raftReply
 	remove(context.Context, removeCall) error
+	expel(context.Context, expelCall) error
 }
 
 // callServer answers the calls of other nodes.
@@ -160,6 +167,7 @@ func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
 	routes.Handle("POST "+reportPath, answer(node.reportAt))
 	routes.Handle("POST "+raftPath, answer(func(context.Context, none) (raftReply, error) { return node.raftState(), nil }))
 	routes.Handle("POST "+removePath, answer(func(ctx context.Context, c removeCall) (none, error) { return none{}, node.remove(ctx, c) }))
+	routes.Handle("POST "+expelPath, answer(func(ctx context.Context, c expelCall) (none, error) { return none{}, node.expel(ctx, c) }))
 	s := &callServer{done: make(chan struct{}), http: &http.Server{
 		Handler:           routes,
 		ConnContext:       withCaller,
@@ -206,6 +214,8 @@ func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http
 			http.Error(w, err.Error(), http.StatusConflict)
 		case errors.Is(err, ErrNeeded):
 			http.Error(w, err.Error(), http.StatusLocked)
+		case errors.Is(err, ErrAlive):
+			http.Error(w, err.Error(), http.StatusPreconditionFailed)
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		default:
@@ -282,6 +292,9 @@ func (c *caller) call(ctx context.Context, addr, path string, in, out any) error
 	case http.StatusLocked:
 		why := strings.TrimPrefix(string(bytes.TrimSpace(text)), ErrNeeded.Error()+": ")
 		return fmt.Errorf("%w: %s", ErrNeeded, why)
+	case http.StatusPreconditionFailed:
+		why := strings.TrimPrefix(string(bytes.TrimSpace(text)), ErrAlive.Error()+": ")
+		return fmt.Errorf("%w: %s", ErrAlive, why)
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %s does not know the call %s: upgrade it first", ErrHeldBack, c.label(addr), path)
 	}

@@ -353,11 +353,16 @@ func (c *Cluster) remove(ctx context.Context, call removeCall) error {
 	if err := c.hearsLeaving(call.ID); err != nil {
 		return err
 	}
-	if err := c.awaitSpare(ctx, raft.ServerID(call.ID)); err != nil {
+	c.log.Info("removing a node that leaves", "id", call.ID)
+	return c.takeOut(ctx, raft.ServerID(call.ID))
+}
+
+// takeOut removes a node from Raft if the cluster can do without it.
+func (c *Cluster) takeOut(ctx context.Context, id raft.ServerID) error {
+	if err := c.awaitSpare(ctx, id); err != nil {
 		return err
 	}
-	c.log.Info("removing a node that leaves", "id", call.ID)
-	err := await(ctx, c.raft().RemoveServer(raft.ServerID(call.ID), 0, officeWithin))
+	err := await(ctx, c.raft().RemoveServer(id, 0, officeWithin))
 	switch {
 	case err == nil:
 		return nil
