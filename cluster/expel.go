@@ -18,7 +18,7 @@ func (c *Cluster) Expel(ctx context.Context, peer string) error {
 	defer cancel()
 	for unknown := false; ; {
 		if why := c.degraded(); why != "" {
-			return fmt.Errorf("%w: %s", outcome(unknown), why)
+			return fmt.Errorf("%w: %s; without a quorum nobody can be removed: start missing nodes again, or see lbnode recover -h", outcome(unknown), why)
 		}
 		id, err := c.deadMember(peer)
 		if unknown && errors.Is(err, ErrNoMember) {

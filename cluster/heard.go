@@ -88,18 +88,24 @@ func (g *gossip) joinAll(addrs []netip.AddrPort) error {
 	return errors.Join(errs...)
 }
 
+// differing is that this node and the leader know the members otherwise.
+type differing struct {
+	own, leaders uint64    // their digests; both 0 if they know the same
+	since        time.Time // when these two were first seen
+}
+
 // align has this node and the leader exchange what they know of the members if they have
-// known different things for so long that no news on its way explains it. It is given, and
-// returns, since when; zero if they know the same. It does not wait for the exchange.
-func (c *Cluster) align(since time.Time, same bool) time.Time {
-	now := time.Now()
+// differed in the same way for so long that no news on its way explains it. It is given
+// how they differed before, and returns how they do now; it does not wait for the exchange.
+func (c *Cluster) align(before differing, leaders uint64) differing {
+	now := differing{c.gossip.digest(), leaders, time.Now()}
 	switch {
-	case same:
-		return time.Time{}
-	case since.IsZero():
+	case leaders == 0, now.own == leaders: // a leader of an older version says nothing
+		return differing{}
+	case now.own != before.own, leaders != before.leaders:
 		return now
-	case now.Sub(since) < newsTakes:
-		return since
+	case now.since.Sub(before.since) < newsTakes:
+		return before
 	}
 	id, _ := c.leader()
 	if leader, known := c.gossip.find(id); known {

@@ -103,7 +103,7 @@ func (c *Cluster) observationsDue() {
 // reportLoop sends this node's observations to the leader, when they change and
 // once in a while, and sees from the answer whether the two know the same members.
 func (c *Cluster) reportLoop(ctx context.Context) {
-	var differ time.Time // since when they do not
+	var differ differing
 	for {
 		began, wait := time.Now(), resendEvery
 		if c.id.clusterID() != "" {
@@ -111,8 +111,8 @@ func (c *Cluster) reportLoop(ctx context.Context) {
 			if err != nil {
 				c.log.Debug("cannot report to the leader", "error", err)
 				wait = 2 * retryAfter
-			} else if differ = c.align(differ, reply.Members == 0 || reply.Members == c.gossip.digest()); !differ.IsZero() {
-				wait = newsTakes // an older leader says nothing of them
+			} else if differ = c.align(differ, reply.Members); differ != (differing{}) {
+				wait = newsTakes
 			}
 		}
 		rest := min(reportShare*time.Since(began), reportRest)
