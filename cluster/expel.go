@@ -101,7 +101,11 @@ func (c *Cluster) expel(ctx context.Context, call expelCall) error {
 	if !known {
 		m = member{ID: call.ID, meta: meta{RaftAddr: string(server.Address)}}
 	}
-	if _, lives := c.meet(ctx, m); lives || m.State == Alive {
+	lives := m.State == Alive
+	if !lives {
+		_, lives = c.meet(ctx, m)
+	}
+	if lives {
 		return stillAlive(nameOr(m.Name, m.ID))
 	}
 	c.log.Info("removing a dead node from raft on request", "peer", m.Name, "id", m.ID, "addr", server.Address)

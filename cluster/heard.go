@@ -11,9 +11,9 @@ import (
 )
 
 // What is said by gossip may not be heard: a packet is lost, or memberlist loses what it should
-// send. Nobody takes silence for told. Each report to the leader, and each answer, carries a
-// digest of all that its sender knows of the members; two that go on knowing different things
-// exchange all of it, by TCP and both ways.
+// send. Nobody takes silence for told. The leader's answer to each report carries a digest of
+// all that it knows of the members; who goes on knowing otherwise exchanges all of it with the
+// leader, by TCP and both ways.
 
 const (
 	// newsTakes is how long news may need to go round by itself.
