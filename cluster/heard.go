@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
@@ -113,4 +114,20 @@ func (c *Cluster) align(before differing, leaders uint64) differing {
 		c.running.Go(func() { c.gossip.joinAll([]netip.AddrPort{leader.Addr}) })
 	}
 	return now
+}
+
+// hearsLeaving makes sure that gossip knows that a node leaves: it would be taken for one that
+// was removed by mistake, and added again at once.
+func (c *Cluster) hearsLeaving(id string) error {
+	m, _ := c.gossip.find(id)
+	if m.State != Alive || m.Going == leaves {
+		return nil
+	}
+	if err := c.gossip.join(m.Addr); err != nil {
+		return fmt.Errorf("cannot hear by gossip that node %s leaves: %w", m.Name, err)
+	}
+	if m, _ = c.gossip.find(id); m.State == Alive && m.Going != leaves {
+		return fmt.Errorf("node %s does not say by gossip that it leaves", m.Name)
+	}
+	return nil
 }

@@ -372,22 +372,6 @@ func (c *Cluster) takeOut(ctx context.Context, id raft.ServerID) error {
 	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 }
 
-// hearsLeaving makes sure that gossip knows that a node leaves: it would be taken for one that
-// was removed by mistake, and added again at once.
-func (c *Cluster) hearsLeaving(id string) error {
-	m, _ := c.gossip.find(id)
-	if m.State != Alive || m.Going == leaves {
-		return nil
-	}
-	if err := c.gossip.join(m.Addr); err != nil {
-		return fmt.Errorf("cannot hear by gossip that node %s leaves: %w", m.Name, err)
-	}
-	if m, _ = c.gossip.find(id); m.State == Alive && m.Going != leaves {
-		return fmt.Errorf("node %s does not say by gossip that it leaves", m.Name)
-	}
-	return nil
-}
-
 // awaitSpare gives the others some time to answer: the leader may be a new one.
 func (c *Cluster) awaitSpare(ctx context.Context, id raft.ServerID) error {
 	ctx, cancel := context.WithTimeout(ctx, c.silence())
