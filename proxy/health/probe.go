@@ -128,7 +128,7 @@ func (p prober) reach(ctx context.Context, pool *state.Pool, b *state.Backend) (
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	conn.Close() // what the other side makes of that is no matter
+	defer conn.Close() // what the other side makes of that is no matter
 	return placeOf(conn, b), nil
 }
 
