@@ -211,6 +211,7 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 		keyring:   c.keys.gossip(),
 		from:      c.mux.from,
 		changed:   c.membersChanged,
+		tune:      c.cfg.hooks.gossip,
 		self: meta{
 			Name:     c.cfg.Name,
 			RaftAddr: netip.AddrPortFrom(c.place.ip, c.raftPort).String(),
@@ -254,13 +255,10 @@ func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 	c.addrs = addrs
 	c.server = serveCalls(c.mux.calls, c, c.mux.unproven(), c.log)
 	c.mux.start()
-	err := c.gossip.tell(func(m *meta) {
+	c.tell(func(m *meta) {
 		ip := c.here().ip
 		m.AdminAddr, m.HTTPAddr = reachable(addrs.Admin, ip), reachable(addrs.HTTP, ip)
 	})
-	if err != nil {
-		c.log.Debug("could not tell all nodes of the addresses", "error", err)
-	}
 	for _, loop := range []func(context.Context){
 		c.formLoop, c.membersLoop, c.leaderLoop, c.quorumLoop, c.reportLoop, c.seedLoop, c.rejoinLoop, c.watchLoop,
 		c.diskLoop, c.placeLoop,
@@ -322,12 +320,12 @@ func (c *Cluster) membersLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.members:
-			if c.id.clusterID() != c.gossip.toldCluster() {
-				c.gossip.tell(func(m *meta) { m.ClusterID = c.id.clusterID() })
-			}
 			c.keepPeers()
 			c.cfg.OnMembers()
 			c.changes.send()
+			if c.id.clusterID() != c.gossip.toldCluster() {
+				c.tell(func(m *meta) { m.ClusterID = c.id.clusterID() })
+			}
 		}
 	}
 }

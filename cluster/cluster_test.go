@@ -160,7 +160,7 @@ func TestVerdictNeedsAMajority(t *testing.T) {
 		t.Errorf("got %s after one of three observers spoke, want starting", got)
 	}
 	nodes[1].observe(b, true)
-	eventually(t, 5*time.Second, "two of three make it healthy on every node", func() bool {
+	eventually(t, waitLong, "two of three make it healthy on every node", func() bool {
 		return backend(nodes[0]).Healthy() && backend(nodes[1]).Healthy() && backend(nodes[2]).Healthy()
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
 	"lbnode/state"
@@ -81,6 +82,8 @@ type hooks struct {
 	logs func(raft.LogStore) raft.LogStore
 	// lookup stands in for DNS.
 	lookup lookup
+	// gossip changes how memberlist works.
+	gossip func(*memberlist.Config)
 }
 
 // Times that the parts of this package share. They are variables of no Config

@@ -22,6 +22,10 @@ var (
 	ErrHeldBack = errors.New("not every node understands this yet")
 	// ErrNeeded: without this node, too few voters would be left that answer.
 	ErrNeeded = errors.New("the cluster cannot do without this node now")
+	// ErrAlive: the node that is to be removed as a dead one is alive.
+	ErrAlive = errors.New("the node is alive")
+	// ErrNoMember: there is no such node among Raft's members.
+	ErrNoMember = errors.New("there is no such member")
 	// ErrForeign: this node and the peer belong to different clusters.
 	ErrForeign = errors.New("belongs to another cluster")
 	// errNotLeader: the node asked is not the leader (any more).

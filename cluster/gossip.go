@@ -45,6 +45,7 @@ type member struct {
 	Addr  netip.AddrPort // gossip
 	State MemberState
 	Since time.Time // of State
+	said  uint64    // digest of what it says of itself
 }
 
 // gossip finds the other nodes and keeps their list. It remembers those that are
@@ -78,6 +79,7 @@ type gossipConfig struct {
 	from      networks
 	self      meta
 	changed   func()
+	tune      func(*memberlist.Config) // nil but in tests
 }
 
 func newGossip(id *identity, c gossipConfig, out *slog.Logger) (*gossip, error) {
@@ -93,7 +95,7 @@ func newGossip(id *identity, c gossipConfig, out *slog.Logger) (*gossip, error) 
 	g.transport = newGossipTransport(listening, c.from, c.keyring != nil, g.udp.note, out)
 	port := listening.GetAutoBindPort()
 	g.own = netip.AddrPortFrom(c.advertise, uint16(port))
-	if g.list, err = newLiveList(g.transport, func() *memberlist.Config { return g.config(c.keyring, library) }, g); err != nil {
+	if g.list, err = newLiveList(g.transport, func() *memberlist.Config { return g.config(c, library) }, g); err != nil {
 		g.transport.Shutdown()
 		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
 	}
@@ -101,7 +103,7 @@ func newGossip(id *identity, c gossipConfig, out *slog.Logger) (*gossip, error) 
 }
 
 // config is memberlist's, for this node where it is now.
-func (g *gossip) config(keyring *memberlist.Keyring, library *log.Logger) *memberlist.Config {
+func (g *gossip) config(c gossipConfig, library *log.Logger) *memberlist.Config {
 	own := g.address()
 	config := memberlist.DefaultLANConfig()
 	config.Name = g.id.nodeID()
@@ -109,7 +111,7 @@ func (g *gossip) config(keyring *memberlist.Keyring, library *log.Logger) *membe
 	config.AdvertiseAddr = own.Addr().String()
 	config.AdvertisePort = int(own.Port())
 	config.Label = gossipLabel
-	config.Keyring = keyring
+	config.Keyring = c.keyring
 	config.EnableCompression = false // messages are small, and decompression was once a way in
 	config.DeadNodeReclaimTime = time.Second
 	config.TCPTimeout = 3 * time.Second
@@ -117,6 +119,9 @@ func (g *gossip) config(keyring *memberlist.Keyring, library *log.Logger) *membe
 	config.SuspicionMult, config.SuspicionMaxTimeoutMult = suspectFor, 2
 	config.Logger = library
 	config.Delegate, config.Alive, config.Merge, config.Conflict, config.Ping = g, g, g, g, g
+	if c.tune != nil {
+		c.tune(config)
+	}
 	return config
 }
 
@@ -164,14 +169,18 @@ func (g *gossip) join(addr netip.AddrPort) error {
 	return err
 }
 
-// tell changes what this node says of itself.
+// tell changes what this node says of itself, and says it. Without an error it was sent, or
+// a member has answered; whether all have heard it shows later (heard.go).
 func (g *gossip) tell(change func(*meta)) error {
 	g.telling.Lock()
 	defer g.telling.Unlock()
 	g.mu.Lock()
 	change(&g.self)
 	g.mu.Unlock()
-	return g.list.UpdateNode(time.Second)
+	if err := g.list.UpdateNode(time.Second); err != nil {
+		return g.exchange()
+	}
+	return nil
 }
 
 // toldCluster is the cluster that this node has told the others it belongs to.
@@ -187,11 +196,13 @@ func (g *gossip) stop(going string) error {
 	if going == "" {
 		return g.list.Shutdown()
 	}
-	if err := g.tell(func(m *meta) { m.Going = going }); err != nil {
-		g.log.Debug("could not tell all nodes that this one "+going, "error", err)
+	g.tell(func(m *meta) { m.Going = going })
+	if err := g.exchange(); err != nil { // nobody can ask later
+		g.log.Debug("could not tell any node that this one "+going, "error", err)
 	}
 	if err := g.list.Leave(time.Second); err != nil {
 		g.log.Debug("could not say goodbye to all nodes", "error", err)
+		g.exchange()
 	}
 	return g.list.Shutdown()
 }
@@ -202,7 +213,7 @@ func (g *gossip) me() member {
 	defer g.mu.RUnlock()
 	self := g.self
 	self.ClusterID = g.id.clusterID()
-	return member{meta: self, ID: g.id.nodeID(), Addr: g.own, State: Alive}
+	return member{meta: self, ID: g.id.nodeID(), Addr: g.own, State: Alive, said: digestOf(g.own, self.encode())}
 }
 
 // all returns every known node of this cluster, this one included, sorted by id.
@@ -289,7 +300,7 @@ func (g *gossip) note(n *memberlist.Node, state MemberState) {
 	if n.Name == g.id.nodeID() {
 		return
 	}
-	m := member{ID: n.Name, Addr: addrPort(n), State: state, Since: time.Now()}
+	m := member{ID: n.Name, Addr: addrPort(n), State: state, Since: time.Now(), said: digestOf(addrPort(n), n.Meta)}
 	if err := json.Unmarshal(n.Meta, &m.meta); err != nil {
 		g.log.Warn("a node says of itself what this version cannot read", "peer", n.Name, "error", err)
 		return
@@ -415,7 +426,11 @@ func (g *gossip) NodeMeta(int) []byte {
 	self := g.self
 	g.mu.RUnlock()
 	self.ClusterID = g.id.clusterID()
-	text, err := json.Marshal(self)
+	return self.encode()
+}
+
+func (m meta) encode() []byte {
+	text, err := json.Marshal(m)
 	if err != nil { // strings and booleans always marshal
 		panic("cluster: cannot encode meta: " + err.Error())
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -138,21 +137,11 @@ func (c *Cluster) someone() []netip.AddrPort {
 	return []netip.AddrPort{alive[rand.IntN(len(alive))].Addr}
 }
 
-// rejoin tries all addresses at once: one that does not answer takes seconds, which
-// neither the others nor a node that stops should wait for in turn.
+// rejoin tries all addresses, unless nobody would reach this node where it says that it is.
 func (c *Cluster) rejoin(addrs []netip.AddrPort) {
-	if c.here().worth == nowhere {
-		return // nobody would reach this node where it says that it is
+	if c.here().worth > nowhere {
+		c.gossip.joinAll(addrs)
 	}
-	var trying sync.WaitGroup
-	for _, addr := range addrs {
-		trying.Go(func() {
-			if err := c.gossip.join(addr); err != nil {
-				c.log.Debug("a peer is still away", "addr", addr, "reason", reason(err))
-			}
-		})
-	}
-	trying.Wait()
 }
 
 // unmet returns the listed addresses at which nobody is known to live.

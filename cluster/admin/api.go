@@ -29,21 +29,21 @@ type Pool struct {
 }
 
 // PoolSpec is a pool as it is written. What is left out takes the default when
-// the pool is created, and stays as it is when it is changed.
+// the pool is created, and stays as it is when it is changed. The tag off is the value that
+// takes a setting away.
 type PoolSpec struct {
-	Name        string      `json:"name,omitempty"`
-	Strategy    string      `json:"strategy,omitempty"`
-	HashOn      string      `json:"hash_on,omitempty"` // client takes it away
-	HealthCheck HealthCheck `json:"health_check,omitzero"`
-	Timeouts    Timeouts    `json:"timeouts,omitzero"`
-	Limits      Limits      `json:"limits,omitzero"`
-	Sticky      Sticky      `json:"sticky,omitzero"`
-	WhenAllDown string      `json:"when_all_down,omitempty"`
-	Outlier     Outlier     `json:"outlier,omitzero"`
-	// PanicThreshold is taken away by -1, SlowStart and ProxyProtocol by none.
-	PanicThreshold int            `json:"panic_threshold,omitempty"`
-	SlowStart      state.Duration `json:"slow_start,omitzero"`
-	ProxyProtocol  string         `json:"proxy_protocol,omitempty"`
+	Name           string         `json:"name,omitempty"`
+	Strategy       string         `json:"strategy,omitempty"`
+	HashOn         string         `json:"hash_on,omitempty" off:"client"`
+	HealthCheck    HealthCheck    `json:"health_check,omitzero"`
+	Timeouts       Timeouts       `json:"timeouts,omitzero"`
+	Limits         Limits         `json:"limits,omitzero"`
+	Sticky         Sticky         `json:"sticky,omitzero"`
+	WhenAllDown    string         `json:"when_all_down,omitempty"`
+	Outlier        Outlier        `json:"outlier,omitzero"`
+	PanicThreshold int            `json:"panic_threshold,omitempty" off:"-1"`
+	SlowStart      state.Duration `json:"slow_start,omitzero" off:"none"`
+	ProxyProtocol  string         `json:"proxy_protocol,omitempty" off:"none"`
 	Backends       []BackendSpec  `json:"backends,omitempty"` // on creation only
 }
 
@@ -56,48 +56,48 @@ type HealthCheck struct {
 	Rise     int            `json:"rise,omitempty"`
 	Fall     int            `json:"fall,omitempty"`
 
-	UnhealthyInterval state.Duration    `json:"unhealthy_interval,omitzero"` // interval takes it away
-	Method            string            `json:"method,omitempty"`            // GET takes it away
-	Host              string            `json:"host,omitempty"`              // none takes it away
-	Status            string            `json:"status,omitempty"`            // 200-399 takes it away
-	Body              string            `json:"body,omitempty"`              // none takes it away
-	TLS               string            `json:"tls,omitempty"`               // auto takes it away
-	Port              int               `json:"port,omitempty"`              // -1 takes it away
-	Service           string            `json:"service,omitempty"`           // none takes it away
-	Headers           map[string]string `json:"headers,omitempty"`           // an empty value takes a header away
+	UnhealthyInterval state.Duration    `json:"unhealthy_interval,omitzero" off:"none"`
+	Method            string            `json:"method,omitempty" off:"GET"`
+	Host              string            `json:"host,omitempty" off:"none"`
+	Status            string            `json:"status,omitempty" off:"200-399"`
+	Body              string            `json:"body,omitempty" off:"none"`
+	TLS               string            `json:"tls,omitempty" off:"auto"`
+	Port              int               `json:"port,omitempty" off:"-1"`
+	Service           string            `json:"service,omitempty" off:"none"`
+	Headers           map[string]string `json:"headers,omitempty"` // an empty value takes a header away
 }
 
 // Timeouts are [state.Timeouts] of which parts may be left out in writing.
 type Timeouts struct {
 	Connect state.Duration `json:"connect,omitzero"`
 	Request state.Duration `json:"request,omitzero"`
-	Try     state.Duration `json:"try,omitzero"`
-	Hedge   state.Duration `json:"hedge,omitzero"`
+	Try     state.Duration `json:"try,omitzero" off:"none"`
+	Hedge   state.Duration `json:"hedge,omitzero" off:"none"`
 }
 
 // Limits are [state.Limits]. What is not limited is left out; -1 takes a limit away, none the
 // time.
 type Limits struct {
-	Connections int            `json:"connections,omitempty"`
-	Pending     int            `json:"pending,omitempty"`
-	Failures    int            `json:"failures,omitempty"`
-	Open        state.Duration `json:"open,omitzero"`
+	Connections int            `json:"connections,omitempty" off:"-1"`
+	Pending     int            `json:"pending,omitempty" off:"-1"`
+	Failures    int            `json:"failures,omitempty" off:"-1"`
+	Open        state.Duration `json:"open,omitzero" off:"none"`
 }
 
 // Sticky is [state.Sticky]. Nothing is there where clients are not kept anywhere; the
 // cookie none takes it away.
 type Sticky struct {
-	Cookie string `json:"cookie,omitempty"`
-	Drain  string `json:"drain,omitempty"`
+	Cookie string `json:"cookie,omitempty" off:"none"`
+	Drain  string `json:"drain,omitempty" off:"stay"`
 }
 
 // Outlier is a [state.Outlier]. What is off is left out; -1 takes a number away, none the
 // time.
 type Outlier struct {
-	Consecutive int            `json:"consecutive,omitempty"`
-	SuccessRate int            `json:"success_rate,omitempty"`
-	Time        state.Duration `json:"time,omitzero"`
-	MaxShare    int            `json:"max_share,omitempty"`
+	Consecutive int            `json:"consecutive,omitempty" off:"-1"`
+	SuccessRate int            `json:"success_rate,omitempty" off:"-1"`
+	Time        state.Duration `json:"time,omitzero" off:"none"`
+	MaxShare    int            `json:"max_share,omitempty" off:"-1"`
 }
 
 // Backend is a backend as /v1 shows it.
@@ -136,7 +136,7 @@ type BackendSpec struct {
 	Protocol string      `json:"protocol,omitempty"`
 	Host     string      `json:"host,omitempty"`
 	Port     int         `json:"port,omitempty"`
-	Weight   int         `json:"weight,omitempty"`
+	Weight   int         `json:"weight,omitempty" zero:"to stop traffic set admin to drain or maint"`
 	Backup   *bool       `json:"backup,omitempty"`
 	Admin    state.Admin `json:"admin,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"lbnode/state"
@@ -127,13 +128,31 @@ func fillKey(decoder *json.Decoder, v reflect.Value, path, key string) error {
 	if err := decoder.Decode(&value); err != nil {
 		return badJSON(err)
 	}
-	if err := fill(value, v.Field(i), join(path, key)); err != nil {
-		return err
+	field, isObject := v.Type().Field(i), v.Field(i).Kind() == reflect.Struct
+	isNull := value[0] == 'n'
+	if !isNull {
+		if err := fill(value, v.Field(i), join(path, key)); err != nil {
+			return err
+		}
 	}
-	if v.Field(i).IsZero() && v.Type().Field(i).Tag.Get("zero") == "" && v.Field(i).Kind() != reflect.Struct {
-		return invalid(join(path, key), "must not be %s; to leave it as it is, leave it out", clip(value))
+	if isNull || v.Field(i).IsZero() && field.Tag.Get("zero") != "allowed" && !isObject {
+		return invalid(join(path, key), "must not be %s; %sto leave it as it is, leave it out", clip(value), insteadOfZero(field))
 	}
 	return nil
+}
+
+// insteadOfZero says what somebody may want who gives a field no value, and how that is said.
+func insteadOfZero(field reflect.StructField) string {
+	off := field.Tag.Get("off")
+	switch {
+	case field.Tag.Get("zero") != "" && field.Tag.Get("zero") != "allowed":
+		return field.Tag.Get("zero") + "; "
+	case off == "":
+		return ""
+	case field.Type != reflect.TypeFor[int]():
+		off = strconv.Quote(off)
+	}
+	return "to take it away give " + off + "; "
 }
 
 func fillList(raw json.RawMessage, v reflect.Value, path string) error {

@@ -44,6 +44,9 @@ type Cluster interface {
 	Status(ctx context.Context) cluster.Status
 	// Leave takes this node out of the cluster for good; then the process stops.
 	Leave(ctx context.Context) error
+	// Expel takes a dead node out of Raft, by name or id. Errors, besides those of
+	// Propose: [cluster.ErrNoMember], [cluster.ErrAlive], [cluster.ErrNeeded].
+	Expel(ctx context.Context, peer string) error
 }
 
 // Config is what a Server is made of.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +118,29 @@ func TestMisspeltEnvironment(t *testing.T) {
 	if _, err := parseFlags(nil); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "LBNODE_JOIN") {
 		t.Errorf("got %v, want the misspelt variable refused", err)
 	}
+}
+
+// An empty variable is refused where the empty flag is: without LBNODE_JOIN a node would
+// found a cluster of one.
+func TestEmptyEnvironment(t *testing.T) {
+	same := []string{"advertise", "admin-token-file", "secret", "access-log", "config"} // as without them
+	newFlagSet(&nodeFlags{}).VisitAll(func(f *flag.Flag) {
+		t.Run(f.Name, func(t *testing.T) {
+			name := "LBNODE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+			t.Setenv(name, "")
+			_, err := parseFlags(nil)
+			if slices.Contains(same, f.Name) {
+				if err != nil {
+					t.Errorf("got %v for %s, want it to be as if it was not set", err, name)
+				}
+			} else if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), name+" is set to nothing") {
+				t.Errorf("got %v, want %s refused", err, name)
+			}
+			if _, err := parseFlags([]string{"-" + f.Name + "=" + f.DefValue}); err != nil && f.DefValue != "" && !slices.Contains(same, f.Name) {
+				t.Errorf("got %v for the flag beside it, want that to count", err)
+			}
+		})
+	})
 }
 
 func TestPortInUse(t *testing.T) {

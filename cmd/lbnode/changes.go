@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 
 	"lbnode/state"
 )
@@ -60,14 +61,14 @@ func describeBackend(b *state.Backend, place int) string {
 	return fmt.Sprintf("%s, weight %d%s, %s, place %d, id %s", b.URL(), b.Weight, role, b.Admin, place+1, b.ID)
 }
 
+// describePool tells the settings in the order in which the API has them.
 func describePool(p *state.Pool) string {
-	h := p.HealthCheck
-	all := fmt.Sprintf("%s, %s, check %s %s every %s within %s, rise %d, fall %d, timeouts connect %s, request %s",
-		p.Strategy, p.WhenAllDown, h.Type, h.Path, h.Interval, h.Timeout, h.Rise, h.Fall, p.Timeouts.Connect, p.Timeouts.Request)
+	all := p.Strategy
 	if p.HashOn != "" {
 		all += ", hash on " + p.HashOn
 	}
-	all += describeCheck(&h)
+	all += describeCheck(&p.HealthCheck)
+	all += fmt.Sprintf(", timeouts connect %s, request %s", p.Timeouts.Connect, p.Timeouts.Request)
 	if p.Timeouts.Try > 0 {
 		all += fmt.Sprintf(", try %s", p.Timeouts.Try)
 	}
@@ -80,6 +81,7 @@ func describePool(p *state.Pool) string {
 	if p.Sticky != (state.Sticky{}) {
 		all += fmt.Sprintf(", sticky by the cookie %s, drain %s", p.Sticky.Cookie, cmp.Or(p.Sticky.Drain, state.StickyStay))
 	}
+	all += ", when all are down " + p.WhenAllDown
 	if o := p.Outlier; o != (state.Outlier{}) {
 		all += fmt.Sprintf(", outlier consecutive %d, success rate %d, time %s, max share %d", o.Consecutive, o.SuccessRate, o.Time, o.MaxShare)
 	}
@@ -95,24 +97,25 @@ func describePool(p *state.Pool) string {
 	return all
 }
 
-// describeCheck tells what a check has that most have not.
+// describeCheck tells, of what most checks do not have, only what there is.
 func describeCheck(h *state.HealthCheck) string {
-	all := ""
+	all := fmt.Sprintf(", check %s %s every %s within %s, rise %d, fall %d", h.Type, h.Path, h.Interval, h.Timeout, h.Rise, h.Fall)
 	if h.UnhealthyInterval > 0 {
 		all += fmt.Sprintf(", check every %s while unhealthy", h.UnhealthyInterval)
 	}
+	port, body := "", ""
 	if h.Port > 0 {
-		all += fmt.Sprintf(", check port %d", h.Port)
+		port = strconv.Itoa(h.Port)
+	}
+	if h.Body != "" {
+		body = strconv.Quote(h.Body)
 	}
 	for _, part := range []struct{ what, value string }{
-		{"method", h.Method}, {"host", h.Host}, {"status", h.Status}, {"TLS", h.TLS}, {"service", h.Service},
+		{"method", h.Method}, {"host", h.Host}, {"status", h.Status}, {"body", body}, {"TLS", h.TLS}, {"port", port}, {"service", h.Service},
 	} {
 		if part.value != "" {
 			all += fmt.Sprintf(", check %s %s", part.what, part.value)
 		}
-	}
-	if h.Body != "" {
-		all += fmt.Sprintf(", check body %q", h.Body)
 	}
 	for _, name := range slices.Sorted(maps.Keys(h.Headers)) {
 		all += fmt.Sprintf(", check header %s: %s", name, h.Headers[name])

@@ -283,6 +283,9 @@ func (c *control) Leave(ctx context.Context) error {
 	return nil
 }
 
+// Expel implements admin.Cluster.
+func (c *control) Expel(ctx context.Context, peer string) error { return c.cluster.Expel(ctx, peer) }
+
 // runNode is the command without a name: it runs a node until it is told to stop.
 func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags, err := parseFlags(args)

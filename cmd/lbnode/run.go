@@ -35,6 +35,7 @@ func commands() []command {
 		{"route", "ls|add|rm", "list, add or remove routes", runRoute},
 		{"snapshot", "save|restore|inspect", "keep the configuration in a file, or bring it back", runSnapshot},
 		{"recover", "", "make a new cluster of this stopped node's data when quorum is lost for good", runRecover},
+		{"raft", "peers|remove", "list the members of Raft, or remove a dead one at once", runRaft},
 		{"leave", "", "take the node out of the cluster for good and stop it", runLeave},
 		{"keygen", "", "print a new secret for -secret", runKeygen},
 		{"version", "", "print the version", runVersion},

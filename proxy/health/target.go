@@ -228,7 +228,7 @@ func (c *Checker) recordReach(t *target, r result) []func() {
 	case !r.connected && !t.told:
 		t.told, c.avoided[id] = true, true
 		return []func(){func() { c.sink.Reachable(id, false) }}
-	case r.passed && r.connected && c.avoided[id]:
+	case r.passed && c.avoided[id]:
 		t.told = false
 		delete(c.avoided, id)
 		return []func(){func() { c.sink.Reachable(id, true) }}
