@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -239,7 +240,7 @@ func TestFoundingCutShortIsBegunAgain(t *testing.T) {
 	if err := id.set("stillborn", true); err != nil {
 		t.Fatal(err)
 	}
-	store, err := openStore(cfg.DataDir)
+	store, err := openStore(cfg.DataDir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"lbnode/state"
 )
@@ -24,8 +23,8 @@ type Recovery struct {
 	library *libraryLog
 	id      identityFile
 
-	store     *raftboltdb.BoltStore
-	snapshots raft.SnapshotStore
+	store     *logStore
+	snapshots *snapshots
 	found     *replayed
 
 	newID string // of the cluster to come
@@ -64,11 +63,11 @@ func (r *Recovery) path(name string) string { return filepath.Join(r.dir, name) 
 
 // open opens what Raft keeps, and reads it.
 func (r *Recovery) open() (err error) {
-	if r.store, err = openStore(r.dir); err != nil {
+	if r.store, err = openStore(r.dir, r.library.out); err != nil {
 		return err
 	}
-	if r.snapshots, err = raft.NewFileSnapshotStoreWithLogger(r.dir, keptSnapshots, r.library.hclog("snapshots")); err != nil {
-		return fmt.Errorf("cannot open the snapshots in %s: %w", r.dir, err)
+	if r.snapshots, err = openSnapshots(r.dir, r.library); err != nil {
+		return err
 	}
 	if r.found, err = replay(r.store, r.snapshots); err != nil {
 		return fmt.Errorf("cannot read the log in %s: %w", r.dir, err)
@@ -150,7 +149,7 @@ func (r *Recovery) writeIdentity(recovering string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(r.path("node.json"), append(text, '\n'))
+	return replaceFile(r.path("node.json"), sealJSON(append(text, '\n')))
 }
 
 // rewrite puts a snapshot of all that the log holds in the place of the log, with
@@ -195,7 +194,7 @@ func (r *Recovery) writeView() error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(r.path("view.json"), data); err != nil {
+	if err := replaceFile(r.path("view.json"), sealJSON(data)); err != nil {
 		return err
 	}
 	return os.RemoveAll(r.path("peers.json"))

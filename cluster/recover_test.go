@@ -274,7 +274,7 @@ func TestRecoverRefuses(t *testing.T) {
 }
 
 func appendToLog(dir, command string) error {
-	store, err := openStore(dir)
+	store, err := openStore(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -283,7 +283,7 @@ func appendToLog(dir, command string) error {
 }
 
 func emptyLog(dir string) error {
-	store, err := openStore(dir)
+	store, err := openStore(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -397,7 +397,7 @@ func TestRecoverWithoutACommand(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "node.json"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	store, err := openStore(dir)
+	store, err := openStore(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,464 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"lbnode/state"
+)
+
+// harm is a kind of damage to a file.
+type harm struct {
+	name string
+	do   func(text []byte) []byte
+}
+
+// flip turns one bit over, at a part of the file between 0 and 1.
+func flip(at float64, bit int) func([]byte) []byte {
+	return func(text []byte) []byte {
+		if len(text) > 0 {
+			text[int(at*float64(len(text)-1))] ^= 1 << bit
+		}
+		return text
+	}
+}
+
+// zeroed makes zeros of the page in which a part of the file is.
+func zeroed(at float64) func([]byte) []byte {
+	return func(text []byte) []byte {
+		from := int(at*float64(len(text))) / 4096 * 4096
+		clear(text[from:min(from+4096, len(text))])
+		return text
+	}
+}
+
+// harms are the kinds of damage that every file is tried with.
+var harms = []harm{
+	{"emptied", func([]byte) []byte { return nil }},
+	{"cut off in the head", func(text []byte) []byte { return text[:min(len(text), 40)] }},
+	{"cut off in the second page", func(text []byte) []byte { return text[:min(len(text), 5000)] }},
+	{"cut off in the middle", func(text []byte) []byte { return text[:len(text)/2] }},
+	{"cut off by a byte", func(text []byte) []byte { return text[:max(0, len(text)-1)] }},
+	{"cut off by a page", func(text []byte) []byte { return text[:max(0, len(text)-4096)] }},
+	{"a bit of the first byte", flip(0, 3)},
+	{"a bit of the first page", func(text []byte) []byte { text[min(60, len(text)-1)] ^= 1; return text }},
+	{"a bit of the second page", func(text []byte) []byte { text[min(4096+70, len(text)-1)] ^= 1; return text }},
+	{"a bit in the middle", flip(0.5, 0)},
+	{"a bit of the last byte", flip(1, 1)},
+	{"first page zeroed", zeroed(0)},
+	{"middle page zeroed", zeroed(0.5)},
+	{"last page zeroed", zeroed(0.999)},
+	{"all zeroed", func(text []byte) []byte { clear(text); return text }},
+	{"noise", func(text []byte) []byte { // from a seed, so that it is the same each time
+		random := rand.New(rand.NewPCG(1, 2))
+		for i := range text {
+			text[i] = byte(random.Uint32())
+		}
+		return text
+	}},
+	{"two halves exchanged", func(text []byte) []byte { return slices.Concat(text[len(text)/2:], text[:len(text)/2]) }},
+	{"more behind it", func(text []byte) []byte { return append(text, "more"...) }},
+}
+
+func damageFile(t *testing.T, path string, do func([]byte) []byte) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, do(text), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// content is all that a log, the term and the vote say, as text.
+func content(t *testing.T, s *logStore) string {
+	t.Helper()
+	first, err := s.FirstIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := s.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for index := first; index <= last && last > 0; index++ {
+		var entry raft.Log
+		if err := s.GetLog(index, &entry); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&all, "%d %d %s %q %q\n", entry.Index, entry.Term, entry.Type, entry.Data, entry.Extensions)
+	}
+	for _, key := range []string{currentTerm, "LastVoteTerm", "LastVoteCand"} {
+		value, err := s.Get([]byte(key))
+		if err != nil && !errors.Is(err, errNoKey) {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&all, "%s %q\n", key, value)
+	}
+	return all.String()
+}
+
+// A node whose file is damaged either ends with one line that names the file and
+// the way out, or has all that it had: the file did not matter, or was not needed.
+func TestDamagedFiles(t *testing.T) {
+	t.Parallel()
+	nodes := crashedCluster(t)
+	cfg := nodes[0].cfg
+	cfg.OnView, cfg.OnMembers, cfg.OnAutonomous, cfg.Local = func(*state.View) {}, func() {}, func(bool) {}, func() Local { return Local{} }
+	store, err := openStore(copyOf(t, cfg.DataDir), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := content(t, store)
+	store.Close()
+	snapshots, err := openSnapshots(copyOf(t, cfg.DataDir), newLibraryLog(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := replaySnapshot(snapshots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := snapshot.machine.View().Digest() // what is served without the view on disk
+	for _, file := range []struct {
+		pattern  string
+		harmless bool // the node goes on, whatever becomes of the file
+	}{
+		{"raft.db", false}, {"node.json", false},
+		{"view.json", true}, {"term.json", true}, {"peers.json", true}, {"snapshots/*/meta.json", true}, {"snapshots/*/state.bin", true},
+	} {
+		for _, harm := range harms {
+			t.Run(file.pattern+" "+harm.name, func(t *testing.T) {
+				dir := copyOf(t, cfg.DataDir)
+				paths, err := filepath.Glob(filepath.Join(dir, file.pattern))
+				if err != nil || len(paths) == 0 {
+					t.Fatalf("got %v, %v, want a file", paths, err)
+				}
+				damageFile(t, paths[0], harm.do)
+				cfg := cfg
+				var said bytes.Buffer
+				cfg.DataDir, cfg.Bind, cfg.Raft, cfg.Log = dir, freeAddr(t), freeAddr(t), slog.New(slog.NewTextHandler(&said, nil))
+				c, err := Open(t.Context(), cfg)
+				if err != nil {
+					if file.harmless {
+						t.Errorf("got %v, want the node to go on", err)
+					}
+					checkDamageLine(t, err, paths[0], dir)
+					return
+				}
+				defer c.Stop()
+				if got := content(t, c.store); got != want {
+					t.Errorf("got %s\nwant %s", got, want)
+				}
+				if v := c.View(); v.Digest() != nodes[0].View().Digest() && (file.pattern != "view.json" || v.Digest() != older) {
+					t.Errorf("serves a view of index %d with digest %s, want %s", v.Index, v.Digest(), nodes[0].View().Digest())
+				}
+				t.Logf("goes on; it said %s", &said)
+			})
+		}
+	}
+}
+
+// checkDamageLine fails the test unless the error is one line that names the file and
+// says what to do.
+func checkDamageLine(t *testing.T, err error, path, dir string) {
+	t.Helper()
+	line := err.Error()
+	for _, part := range []string{path + " is damaged: ", "mv " + dir + " " + dir + ".damaged-1, then start this node again", "lbnode recover -data-dir " + dir} {
+		if !strings.Contains(line, part) || strings.Contains(line, "\n") {
+			t.Errorf("got %q, want one line with %q", line, part)
+		}
+	}
+	t.Log(line)
+}
+
+// Whatever bits are turned over and whatever is zeroed or cut off: a log is refused, or it
+// holds what it held. All of that before bbolt has seen it.
+func TestDamagedLogIsNeverTakenForGood(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store, err := openStore(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(400) { // with entries of several pages, pages freed again, and two levels of pages
+		entry := raft.Log{Index: i + 1, Term: 1 + i/100, Data: bytes.Repeat([]byte{byte(i)}, int(i*7%900))}
+		if i%97 == 0 {
+			entry.Data = bytes.Repeat([]byte("x"), 9000)
+		}
+		if err := errors.Join(store.StoreLog(&entry), store.SetUint64([]byte(currentTerm), entry.Term)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(store.DeleteRange(1, 90), store.DeleteRange(380, 400), store.Set([]byte("LastVoteCand"), []byte("me")), store.SetUint64([]byte("LastVoteTerm"), 4)); err != nil {
+		t.Fatal(err)
+	}
+	want := content(t, store)
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sound, err := os.ReadFile(storePath(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tries := 3000
+	if *long {
+		tries = 300_000
+	}
+	refused := 0
+	for seed := range uint64(tries) {
+		random := rand.New(rand.NewPCG(seed, 7))
+		text := mangle(random, slices.Clone(sound))
+		if bytes.Equal(text, sound) || logIsRefused(t, text) {
+			refused++
+			continue
+		}
+		if seed%10 != 0 && !testing.Short() && !*long { // opening takes longer
+			continue
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(storePath(dir), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		store, err := openStore(dir, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatalf("seed %d: it was found sound, and then: %v", seed, err)
+		}
+		if got := content(t, store); got != want {
+			t.Errorf("seed %d: got %s\nwant %s", seed, got, want)
+		}
+		store.Close()
+	}
+	t.Logf("%d of %d refused, the others hold what they held", refused, tries)
+}
+
+// mangle does a few things to a file that disks and people do.
+func mangle(random *rand.Rand, text []byte) []byte {
+	for range 1 + random.IntN(3) {
+		if len(text) == 0 {
+			return text
+		}
+		page := random.IntN(len(text)/4096+1) * 4096
+		switch random.IntN(8) {
+		case 0:
+			clear(text[min(page, len(text)):min(page+4096, len(text))])
+		case 1: // a sector
+			at := random.IntN(len(text)) / 512 * 512
+			clear(text[at:min(at+512, len(text))])
+		case 2:
+			text = text[:random.IntN(len(text)+1)]
+		case 3: // a page where another should be
+			other := random.IntN(len(text)/4096+1) * 4096
+			copy(text[min(page, len(text)):min(page+4096, len(text))], text[min(other, len(text)):])
+		case 4: // where the headers of pages are, and of what is in them
+			if at := page + random.IntN(256); at < len(text) {
+				text[at] ^= 1 << random.IntN(8)
+			}
+		default:
+			text[random.IntN(len(text))] ^= 1 << random.IntN(8)
+		}
+	}
+	return text
+}
+
+func logIsRefused(t *testing.T, text []byte) bool {
+	t.Helper()
+	found := &logContent{}
+	var err error
+	if len(text) > 0 {
+		if found.file, err = readBolt(bytes.NewReader(text), int64(len(text)), found.visit); err == nil {
+			err = found.checkSeal()
+		}
+	}
+	return err != nil || len(text) == 0 // term.json refuses an empty one
+}
+
+// A log of raft-boltdb is taken over, and raft-boltdb reads it afterwards and may write: a node
+// may go back to a binary from before, and come again.
+func TestLogOfOtherBinaries(t *testing.T) {
+	t.Parallel()
+	dir, quiet := t.TempDir(), slog.New(slog.DiscardHandler)
+	want := ""
+	before := func(first, last uint64) {
+		t.Helper()
+		store, err := raftboltdb.New(raftboltdb.Options{Path: storePath(dir)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got strings.Builder
+		for index := uint64(1); index < first; index++ {
+			var entry raft.Log
+			if err := store.GetLog(index, &entry); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&got, "%d %d %s %q %q\n", entry.Index, entry.Term, entry.Type, entry.Data, entry.Extensions)
+		}
+		if entries, _, _ := strings.Cut(want, currentTerm); got.String() != entries {
+			t.Errorf("raft-boltdb reads %s\nwant %s", &got, entries)
+		}
+		for index := first; index <= last; index++ {
+			if err := store.StoreLog(&raft.Log{Index: index, Term: first, Data: []byte("old"), Extensions: []byte("x")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(store.SetUint64([]byte(currentTerm), last), store.Set([]byte("LastVoteCand"), []byte("b")), store.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := func(first, last uint64) {
+		t.Helper()
+		store, err := openStore(dir, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if was := content(t, store); !strings.HasPrefix(was, strings.Split(want, currentTerm)[0]) || !strings.Contains(was, fmt.Sprintf("%d %d", first-1, max(1, first-20))) {
+			t.Errorf("got %s\nwant first %s", was, want)
+		}
+		for index := first; index <= last; index++ {
+			if err := store.StoreLog(&raft.Log{Index: index, Term: first, Data: []byte("new")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want = content(t, store)
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.Open(storePath(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if found, err := readLogFile(file); err != nil || !found.sealed || found.last != last {
+			t.Errorf("got %+v, %v, want it sealed", found, err)
+		}
+	}
+	before(1, 20)
+	now(21, 40)
+	before(41, 60)
+	now(61, 80)
+}
+
+// A log that is sound, but older than what the node has told others, is refused.
+func TestOlderLogIsRefused(t *testing.T) {
+	t.Parallel()
+	nodes := crashedCluster(t)
+	cfg := nodes[0].cfg
+	old, err := os.ReadFile(storePath(cfg.DataDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, cfg)
+	others := []*node{again, start(t, nodes[1].cfg), start(t, nodes[2].cfg)}
+	waitFormed(t, others)
+	propose(t, again, addBackend("web-3", 3003))
+	stopAll(others)
+	for name, test := range map[string]struct {
+		spoil func(dir string) error
+		in    string
+	}{
+		"an older one": {func(dir string) error { return os.WriteFile(storePath(dir), old, 0o600) }, "it is an older one"},
+		"an older one, by its term alone": {func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "view.json")), os.WriteFile(storePath(dir), old, 0o600))
+		}, "took part in term"},
+		"an older one, by the view alone": {func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "term.json")), os.WriteFile(storePath(dir), old, 0o600))
+		}, "served the view of index"},
+		"none": {func(dir string) error { return os.Remove(storePath(dir)) }, "it is an older one, or was emptied"},
+		"none and no snapshots": {func(dir string) error {
+			return errors.Join(os.Remove(storePath(dir)), os.RemoveAll(filepath.Join(dir, "snapshots")))
+		}, "or was emptied"},
+		"none, and no view": {func(dir string) error {
+			return errors.Join(os.Remove(storePath(dir)), os.Remove(filepath.Join(dir, "view.json")))
+		}, "or was emptied"},
+		"none, as before a term": {func(dir string) error {
+			return errors.Join(os.Remove(storePath(dir)), os.Remove(filepath.Join(dir, "term.json")))
+		}, "or was emptied"},
+	} {
+		dir := copyOf(t, cfg.DataDir)
+		if err := test.spoil(dir); err != nil {
+			t.Fatal(err)
+		}
+		cfg := again.cfg
+		cfg.DataDir, cfg.Bind, cfg.Raft = dir, freeAddr(t), freeAddr(t)
+		cfg.OnView, cfg.OnMembers, cfg.OnAutonomous, cfg.Local = func(*state.View) {}, func() {}, func(bool) {}, func() Local { return Local{} }
+		c, err := Open(t.Context(), cfg)
+		if err == nil {
+			c.Stop()
+			t.Errorf("%s: it starts", name)
+			continue
+		}
+		checkDamageLine(t, err, storePath(dir), dir)
+		if !strings.Contains(err.Error(), test.in) {
+			t.Errorf("%s: got %q, want %q in it", name, err, test.in)
+		}
+	}
+}
+
+// A log that is damaged while the node runs ends it, with a line and no crash.
+func TestLogIsDamagedWhileTheNodeRuns(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3, nil)
+	propose(t, nodes[0], addBackend("web-1", 3001))
+	for _, victim := range nodes[:1] {
+		if err := os.Truncate(storePath(victim.cfg.DataDir), 8192); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, waitLong, "it is found", func() bool {
+			victim.store.GetLog(1, &raft.Log{})
+			select {
+			case err := <-victim.Failed():
+				checkDamageLine(t, err, storePath(victim.cfg.DataDir), victim.cfg.DataDir)
+				return true
+			default:
+				nodes[1].Propose(t.Context(), Write{Op: addBackend(NewID(), 3002)})
+				return false
+			}
+		})
+		victim.Stop()
+	}
+	propose(t, nodes[1], addBackend("web-2", 3002))
+}
+
+// Of a snapshot that is damaged while the node runs, Raft gets the one before it.
+func TestSnapshotIsDamagedWhileTheNodeRuns(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, nil)[0]
+	for i := range 2 {
+		propose(t, n, addBackend(fmt.Sprintf("web-%d", i), 3001+i))
+		eventually(t, waitLong, "a snapshot", func() bool { return n.raft().Snapshot().Error() == nil })
+	}
+	all, err := n.stores.snapshots.List()
+	if err != nil || len(all) != 2 {
+		t.Fatalf("got %d snapshots, %v, want 2", len(all), err)
+	}
+	damageFile(t, filepath.Join(n.cfg.DataDir, "snapshots", all[0].ID, "state.bin"), flip(0.5, 1))
+	if _, _, err := n.stores.snapshots.Open(all[0].ID); err == nil {
+		t.Error("it was opened")
+	}
+	left, err := n.stores.snapshots.List()
+	if err != nil || len(left) != 1 || left[0].ID != all[1].ID {
+		t.Errorf("got %v, %v, want %s", left, err, all[1].ID)
+	}
+	_, source, err := n.stores.snapshots.Open(all[1].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	if _, err := io.Copy(io.Discard, source); err != nil {
+		t.Error(err)
+	}
+}

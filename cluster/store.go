@@ -1,0 +1,277 @@
+package cluster
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-msgpack/v2/codec"
+	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
+)
+
+// logStore keeps Raft's log, term and vote in raft.db, in the form of raft-boltdb, which
+// binaries before it used: they read what it writes, and it reads what they wrote.
+//
+// What it adds tells a damaged file from a good one. Each entry has a checksum behind it, which
+// raft-boltdb does not read. A seal is renewed in each change, with it: it says which change
+// that is, where the log ends, and what the checksum of term and vote is. So an entry that is
+// not as it was stored, one that is gone, and a part of the file that is older than the
+// rest do not match. A seal of an older change means that another binary has written since,
+// which knows nothing of all this. What that wrote is sealed when the file is opened.
+//
+// That the whole file is an older one is seen by what stands beside it: term.json, which is
+// written before this node takes part in a new term, and view.json.
+type logStore struct {
+	db     *bbolt.DB
+	path   string
+	term   termFile
+	broken atomic.Pointer[damage]
+	report func(error) // of damage found while the node runs; must not block
+}
+
+var (
+	logsBucket = []byte("logs")
+	confBucket = []byte("conf") // term and vote
+	sealKey    = []byte("lbnode.seal")
+)
+
+// errNoKey has the text by which Raft knows it.
+var errNoKey = errors.New("not found")
+
+// guarded carries out an operation on the file. In a file that was damaged after it was
+// opened bbolt panics, or faults where the file has become shorter than it was.
+func (s *logStore) guarded(operation func() error) (err error) {
+	if d := s.broken.Load(); d != nil {
+		return d
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = &damage{s.path, fmt.Sprint(r)}
+		}
+		var d *damage
+		if errors.As(err, &d) && s.broken.CompareAndSwap(nil, d) {
+			s.report(d)
+		}
+	}()
+	return operation()
+}
+
+func (s *logStore) view(look func(logs, conf *bbolt.Bucket) error) error {
+	return s.guarded(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error { return look(tx.Bucket(logsBucket), tx.Bucket(confBucket)) })
+	})
+}
+
+// change makes a change and seals it. What it is given of the seal is from before, but for
+// whole it is renewed.
+func (s *logStore) change(make func(logs, conf *bbolt.Bucket, now *seal) error) error {
+	return s.guarded(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			logs, err := tx.CreateBucketIfNotExists(logsBucket)
+			if err != nil {
+				return err
+			}
+			conf, err := tx.CreateBucketIfNotExists(confBucket)
+			if err != nil {
+				return err
+			}
+			now, _ := decodeSeal(conf.Get(sealKey)) // none in a new file
+			if err := make(logs, conf, &now); err != nil {
+				return err
+			}
+			now = seal{uint64(tx.ID()), max(now.whole, firstIndex(logs)), lastIndex(logs), confSum(conf)}
+			return conf.Put(sealKey, now.encode())
+		})
+	})
+}
+
+func firstIndex(logs *bbolt.Bucket) uint64 {
+	first, _ := logs.Cursor().First()
+	return indexOf(first)
+}
+
+func lastIndex(logs *bbolt.Bucket) uint64 {
+	last, _ := logs.Cursor().Last()
+	return indexOf(last)
+}
+
+// indexOf is the index that a key stands for, 0 for none.
+func indexOf(key []byte) uint64 {
+	if key == nil {
+		return 0
+	}
+	return binary.BigEndian.Uint64(key)
+}
+
+func keyOf(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
+
+// FirstIndex implements raft.LogStore.
+func (s *logStore) FirstIndex() (first uint64, err error) {
+	err = s.view(func(logs, _ *bbolt.Bucket) error {
+		first = firstIndex(logs)
+		return nil
+	})
+	return first, err
+}
+
+// LastIndex implements raft.LogStore.
+func (s *logStore) LastIndex() (last uint64, err error) {
+	err = s.view(func(logs, _ *bbolt.Bucket) error {
+		last = lastIndex(logs)
+		return nil
+	})
+	return last, err
+}
+
+// extent is where the log ends, and from which index to there no entry is missing.
+func (s *logStore) extent() (last, whole uint64, err error) {
+	err = s.view(func(logs, conf *bbolt.Bucket) error {
+		was, err := decodeSeal(conf.Get(sealKey))
+		last, whole = lastIndex(logs), max(was.whole, firstIndex(logs))
+		return err
+	})
+	return last, whole, err
+}
+
+// GetLog implements raft.LogStore.
+func (s *logStore) GetLog(index uint64, entry *raft.Log) error {
+	err := s.view(func(logs, _ *bbolt.Bucket) error {
+		key := keyOf(index)
+		value := logs.Get(key)
+		if value == nil {
+			return raft.ErrLogNotFound
+		}
+		text, ok := unsealValue(key, value)
+		if !ok {
+			return &damage{s.path, fmt.Sprintf("entry %d does not match its checksum", index)}
+		}
+		if _, err := decodeEntry(text, entry); err != nil {
+			return &damage{s.path, fmt.Sprintf("entry %d cannot be read: %v", index, err)}
+		}
+		return nil
+	})
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return s.missing(index)
+	}
+	return err
+}
+
+// missing is the error for an entry that is not there: it was deleted behind a snapshot,
+// or is of the future, or the file is damaged.
+func (s *logStore) missing(index uint64) error {
+	return s.guarded(func() error {
+		last, whole, err := s.extent()
+		if err == nil && whole <= index && index <= last {
+			return &damage{s.path, fmt.Sprintf("entry %d is gone", index)}
+		}
+		return cmp.Or(err, raft.ErrLogNotFound)
+	})
+}
+
+// StoreLog implements raft.LogStore.
+func (s *logStore) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs implements raft.LogStore.
+func (s *logStore) StoreLogs(entries []*raft.Log) error {
+	return s.change(func(logs, _ *bbolt.Bucket, now *seal) error {
+		if entries[0].Index > lastIndex(logs)+1 { // an installed snapshot came between
+			now.whole = entries[0].Index
+		}
+		for _, entry := range entries {
+			text, err := encodeEntry(entry)
+			if err != nil {
+				return err
+			}
+			key := keyOf(entry.Index)
+			if err := logs.Put(key, sealValue(key, text)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// DeleteRange implements raft.LogStore.
+func (s *logStore) DeleteRange(first, last uint64) error {
+	return s.change(func(logs, _ *bbolt.Bucket, _ *seal) error {
+		at := logs.Cursor()
+		for key, _ := at.Seek(keyOf(first)); key != nil && indexOf(key) <= last; key, _ = at.Next() {
+			if err := at.Delete(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Set implements raft.StableStore.
+func (s *logStore) Set(key, value []byte) error {
+	return s.change(func(_, conf *bbolt.Bucket, _ *seal) error { return conf.Put(key, value) })
+}
+
+// Get implements raft.StableStore.
+func (s *logStore) Get(key []byte) (value []byte, err error) {
+	err = s.view(func(_, conf *bbolt.Bucket) error {
+		if was, err := decodeSeal(conf.Get(sealKey)); err != nil || was.conf != confSum(conf) {
+			return &damage{s.path, "the term and the vote do not match their checksum"}
+		}
+		kept := conf.Get(key)
+		if kept == nil {
+			return errNoKey
+		}
+		value = append(value, kept...)
+		return nil
+	})
+	return value, err
+}
+
+// SetUint64 implements raft.StableStore. A term is in term.json as well when this
+// returns, but never a newer one than here, unless the process ends in between.
+func (s *logStore) SetUint64(key []byte, value uint64) error {
+	store := func() error { return s.Set(key, keyOf(value)) }
+	if string(key) != currentTerm {
+		return store()
+	}
+	return s.term.keep(value, store)
+}
+
+// GetUint64 implements raft.StableStore.
+func (s *logStore) GetUint64(key []byte) (uint64, error) {
+	value, err := s.Get(key)
+	if err != nil {
+		return 0, err
+	}
+	if len(value) != 8 {
+		return 0, &damage{s.path, fmt.Sprintf("the value of %s has %d bytes", key, len(value))}
+	}
+	return indexOf(value), nil
+}
+
+// Close closes the file. One that is damaged is left to the end of the process: bbolt may
+// still hold what it would wait for.
+func (s *logStore) Close() error {
+	if s.broken.Load() != nil {
+		return nil
+	}
+	return s.guarded(s.db.Close)
+}
+
+// encodeEntry gives an entry the form that raft-boltdb gives it.
+func encodeEntry(entry *raft.Log) (text []byte, err error) {
+	handle := codec.MsgpackHandle{BasicHandle: codec.BasicHandle{TimeNotBuiltin: true}}
+	err = codec.NewEncoderBytes(&text, &handle).Encode(entry)
+	return text, err
+}
+
+// decodeEntry returns how many bytes the entry has.
+func decodeEntry(text []byte, entry *raft.Log) (int, error) {
+	*entry = raft.Log{}
+	from := codec.NewDecoderBytes(text, &codec.MsgpackHandle{})
+	err := from.Decode(entry)
+	return from.NumBytesRead(), err
+}
