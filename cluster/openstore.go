@@ -72,7 +72,7 @@ func (s *logStore) open(file *os.File, found *logContent) error {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
-	if found.sealed {
+	if s.sealed = found.sealed; s.sealed {
 		return nil
 	}
 	err = s.change(func(logs, _ *bbolt.Bucket, now *seal) error {
@@ -82,6 +82,7 @@ func (s *logStore) open(file *os.File, found *logContent) error {
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
+	s.sealed = true
 	return nil
 }
 

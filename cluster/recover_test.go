@@ -27,6 +27,10 @@ func crashedCluster(t *testing.T) []*node {
 	eventually(t, waitLong, "a snapshot on the survivor", func() bool { return nodes[0].raft().Snapshot().Error() == nil })
 	propose(t, nodes[0], addBackend("web-2", 3002))
 	for _, n := range nodes {
+		eventually(t, waitLong, "all members are kept on disk", func() bool {
+			others, known := otherPeers(n.cfg.DataDir)
+			return known && len(others) == 2
+		})
 		n.crash()
 	}
 	return nodes

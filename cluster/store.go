@@ -31,6 +31,7 @@ type logStore struct {
 	term   termFile
 	broken atomic.Pointer[damage]
 	report func(error) // of damage found while the node runs; must not block
+	sealed bool        // from now on each change must find the seal of the one before
 }
 
 var (
@@ -51,7 +52,7 @@ func (s *logStore) guarded(operation func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = &damage{s.path, fmt.Sprint(r)}
+			err = &damage{s.path, fmt.Sprintf("it was cut off or overwritten while it was open (%v)", r)}
 		}
 		var d *damage
 		if errors.As(err, &d) && s.broken.CompareAndSwap(nil, d) {
@@ -80,7 +81,10 @@ func (s *logStore) change(make func(logs, conf *bbolt.Bucket, now *seal) error) 
 			if err != nil {
 				return err
 			}
-			now, _ := decodeSeal(conf.Get(sealKey)) // none in a new file
+			now, err := decodeSeal(conf.Get(sealKey))
+			if s.sealed && (err != nil || now != seal{uint64(tx.ID()) - 1, now.whole, lastIndex(logs), confSum(conf)}) {
+				return &damage{s.path, "it was overwritten while it was open"}
+			}
 			if err := make(logs, conf, &now); err != nil {
 				return err
 			}
