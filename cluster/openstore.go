@@ -20,7 +20,7 @@ func storePath(dir string) string { return filepath.Join(dir, "raft.db") }
 // keeps a second process out. An error that is a damage says what is wrong with the file.
 func openStore(dir string, log *slog.Logger) (*logStore, error) {
 	s := &logStore{path: storePath(dir), report: func(error) {}}
-	file, err := s.lock()
+	file, err := lockFile(s.path)
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		return nil, fmt.Errorf("the data directory %s is in use by another lbnode: stop it or choose another with -data-dir", dir)
@@ -42,9 +42,9 @@ func openStore(dir string, log *slog.Logger) (*logStore, error) {
 	return s, nil
 }
 
-// lock opens the file and waits a second for whoever has its lock.
-func (s *logStore) lock() (*os.File, error) {
-	file, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
+// lockFile opens a file and waits a second for whoever has its lock.
+func lockFile(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

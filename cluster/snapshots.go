@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,48 +23,77 @@ type snapshots struct {
 	*raft.FileSnapshotStore
 	dir  string // the data directory
 	log  *slog.Logger
+	keep bool     // nothing is set aside
 	lost []string // that were set aside at the start
 }
 
-// openSnapshots opens the snapshots in dir and looks at each.
-func openSnapshots(dir string, library *libraryLog) (*snapshots, error) {
+// newSnapshots opens the snapshots in dir and leaves them as they are.
+func newSnapshots(dir string, library *libraryLog) (*snapshots, error) {
 	store, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, library.hclog("snapshots"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the snapshots in %s: %w", dir, err)
 	}
-	s := &snapshots{FileSnapshotStore: store, dir: dir, log: library.out}
-	entries, err := os.ReadDir(filepath.Join(dir, "snapshots"))
+	return &snapshots{FileSnapshotStore: store, dir: dir, log: library.out, keep: true}, nil
+}
+
+// openSnapshots opens the snapshots in dir and looks at each.
+func openSnapshots(dir string, library *libraryLog) (*snapshots, error) {
+	s, err := newSnapshots(dir, library)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the snapshots in %s: %w", dir, err)
+		return nil, err
 	}
-	for _, entry := range entries {
-		if name := entry.Name(); entry.IsDir() && !strings.HasSuffix(name, ".tmp") { // one that was not finished
-			if err := s.look(name); err != nil {
-				return nil, err
-			}
+	s.keep = false
+	ids, err := s.ids()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if err = s.check(id); err == nil {
+			err = sealFile(s.metaPath(id)) // of a binary that knows of no seal
+		} else {
+			s.lost = append(s.lost, s.path(id))
+			err = s.setAside(id, err)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
 }
 
-// look sets a snapshot aside that is damaged. One of a binary that knows of no seal is
-// sealed.
-func (s *snapshots) look(id string) error {
-	sealed, err := s.check(id)
-	switch {
-	case err != nil:
-		s.lost = append(s.lost, s.path(id))
-		return s.setAside(id, err)
-	case sealed:
-		return nil
+// ids are those of all snapshots that were finished.
+func (s *snapshots) ids() (ids []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, "snapshots"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the snapshots in %s: %w", s.dir, err)
 	}
-	return sealFile(s.metaPath(id))
+	for _, entry := range entries {
+		if entry.IsDir() && !strings.HasSuffix(entry.Name(), ".tmp") {
+			ids = append(ids, entry.Name())
+		}
+	}
+	return ids, nil
+}
+
+// damaged are the snapshots that are, with what is wrong with them.
+func (s *snapshots) damaged() (map[string]error, error) {
+	ids, err := s.ids()
+	all := map[string]error{}
+	for _, id := range ids {
+		if err := s.check(id); err != nil {
+			all[id] = err
+		}
+	}
+	return all, err
 }
 
 // setAside takes a snapshot out of Raft's sight, unless this node may not read it.
 func (s *snapshots) setAside(id string, cause error) error {
 	if errors.Is(cause, fs.ErrPermission) {
 		return fmt.Errorf("cannot read the snapshot %s: %w", s.path(id), cause)
+	}
+	if s.keep {
+		return nil
 	}
 	to, err := setAside(s.dir, s.path(id))
 	if err == nil {
@@ -75,33 +103,30 @@ func (s *snapshots) setAside(id string, cause error) error {
 }
 
 // check compares a snapshot with its checksums.
-func (s *snapshots) check(id string) (sealed bool, err error) {
-	if sealed, err = s.checkMeta(id); err != nil {
-		return sealed, err
+func (s *snapshots) check(id string) error {
+	if err := s.checkMeta(id); err != nil {
+		return err
 	}
 	_, source, err := s.FileSnapshotStore.Open(id)
 	if err != nil {
-		return sealed, fmt.Errorf("state.bin: %w", err)
+		return fmt.Errorf("state.bin: %w", err)
 	}
-	return sealed, source.Close()
+	return source.Close()
 }
 
-func (s *snapshots) checkMeta(id string) (sealed bool, err error) {
+func (s *snapshots) checkMeta(id string) error {
 	text, err := os.ReadFile(s.metaPath(id))
 	if err != nil {
-		return false, err
-	}
-	if sealed, err = checkJSON(text); err != nil {
-		return sealed, fmt.Errorf("meta.json: %w", err)
+		return err
 	}
 	var meta raft.SnapshotMeta
-	if err := json.Unmarshal(text, &meta); err != nil {
-		return sealed, fmt.Errorf("meta.json: %w", err)
+	if err := readSealed(text, &meta); err != nil {
+		return fmt.Errorf("meta.json: %w", err)
 	}
 	if meta.ID != id || !strings.HasPrefix(id, fmt.Sprintf("%d-%d-", meta.Term, meta.Index)) {
-		return sealed, errors.New("meta.json is of another snapshot")
+		return errors.New("meta.json is of another snapshot")
 	}
-	return sealed, nil
+	return nil
 }
 
 func (s *snapshots) path(id string) string     { return filepath.Join(s.dir, "snapshots", id) }
@@ -119,7 +144,7 @@ func (s *snapshots) newest() (uint64, error) {
 // Open implements raft.SnapshotStore. One that was damaged while the node ran is set
 // aside, so that the next try finds the one before it.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	_, err := s.checkMeta(id)
+	err := s.checkMeta(id)
 	if err == nil {
 		var meta *raft.SnapshotMeta
 		var source io.ReadCloser

@@ -81,7 +81,16 @@ func (v *views) begin(notify func(*state.View)) {
 	notify(v.current.Load())
 }
 
+// readView reads a view kept on disk; it is nil if there is none.
 func readView(path string) (*state.View, error) {
+	machine, err := readKept(path)
+	if machine == nil {
+		return nil, err
+	}
+	return machine.View(), nil
+}
+
+func readKept(path string) (*state.Machine, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -96,7 +105,7 @@ func readView(path string) (*state.View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return machine.View(), nil
+	return machine, nil
 }
 
 // publish replaces the view unless next is older: while the log is replayed, the

@@ -167,6 +167,7 @@ func damageFiles(t *testing.T) {
 	var back []time.Duration
 	ended := map[string]int{}
 	for i := range amount(8, 100) {
+		wholeAndVoting(t, nodes) // or the loss of one would be that of the quorum
 		lead, followers := roles(t, nodes)
 		victim := []*lb{lead, followers[0], followers[1]}[rand.IntN(3)]
 		rest := without(nodes, victim)
@@ -201,7 +202,8 @@ func damageFiles(t *testing.T) {
 			}
 			victim.start()
 		}
-		back = append(back, whole(t, nodes)+time.Since(began))
+		wholeAndVoting(t, nodes)
+		back = append(back, time.Since(began))
 		for _, n := range rest {
 			if v := n.view(); v == nil || v.ClusterID != clusterID {
 				t.Errorf("%s is in another cluster than before", n.name)
@@ -213,6 +215,15 @@ func damageFiles(t *testing.T) {
 		tr.load.include(victim)
 	}
 	tr.end(t, fmt.Sprintf("%d damaged files, of which %v ended the node; whole again after %s", len(back), ended, spread(back)))
+}
+
+// wholeAndVoting waits until the nodes are one cluster that can lose one of them.
+func wholeAndVoting(t *testing.T, nodes []*lb) {
+	t.Helper()
+	whole(t, nodes)
+	eventually(t, patience, "all nodes vote", func() bool {
+		return isWhole(nodes) && every(nodes, func(n *lb) bool { v := n.view(); return v != nil && v.Quorum == 2 && v.FailureTolerance == 1 })
+	})
 }
 
 // spoilOne damages a file of the node and returns its path, or that of the directory of a
