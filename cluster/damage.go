@@ -38,8 +38,12 @@ func (c *Cluster) wayOut(err error) error {
 		return fmt.Errorf("%w; %s, which is the only one: lbnode recover -data-dir %s says what of it can still be used", err, ownerOfData(dir), dir)
 	}
 	with := ""
-	if len(c.cfg.Join) == 0 && known { // alone it would found another cluster
+	switch {
+	case len(c.cfg.Join) > 0:
+	case known: // alone it would found another cluster
 		with = " with -join " + others[0].Addr.String()
+	default:
+		with = " with -join and the address of one that is well"
 	}
 	return fmt.Errorf("%w; %s. While most of its nodes are well, they have all that was agreed: mv %s %s, then start this node again%s, and it joins them as a new one. "+
 		"If they are lost, too: lbnode recover -data-dir %[3]s", err, ownerOfData(dir), dir, freeName(dir, "damaged"), with)

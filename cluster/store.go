@@ -136,8 +136,11 @@ func (s *logStore) LastIndex() (last uint64, err error) {
 func (s *logStore) extent() (last, whole uint64, err error) {
 	err = s.view(func(logs, conf *bbolt.Bucket) error {
 		was, err := decodeSeal(conf.Get(sealKey))
+		if err != nil {
+			return &damage{s.path, "its seal is damaged"}
+		}
 		last, whole = lastIndex(logs), max(was.whole, firstIndex(logs))
-		return err
+		return nil
 	})
 	return last, whole, err
 }

@@ -77,7 +77,7 @@ func (p *recovering) look(ctx context.Context, r *cluster.Recovery) (*cluster.Fo
 	if p.sure {
 		return found, nil
 	}
-	return found, confirm(os.Stdin, p.stderr, "\nThis node becomes the only one of a NEW cluster with what is in its log, and what only the\n"+
+	return found, confirm(os.Stdin, p.stderr, "\nThis node becomes the only one of a NEW cluster with what is shown above, and what only the\n"+
 		"others knew is lost. The others must never start again with the data they have now.")
 }
 
