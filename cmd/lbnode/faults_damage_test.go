@@ -200,7 +200,7 @@ func damageFiles(t *testing.T) {
 			clients.stop()
 		}
 		if path != "" && endedOrWhole(t, victim, nodes) {
-			ended[filepath.Base(path)]++
+			ended[file]++
 			command := strings.Fields(victim.checkLine(t, harm.name, path))
 			if len(command) == 0 {
 				t.FailNow()
