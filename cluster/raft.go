@@ -58,6 +58,11 @@ func (c *Cluster) openStores() error {
 	if wrap := c.cfg.hooks.logs; wrap != nil {
 		logs = wrap(logs)
 	}
+	snapshots.renew = func() {
+		if running := c.replica.Load(); running != nil {
+			running.Snapshot() // what comes of it, Raft logs
+		}
+	}
 	c.stores = stores{logs: logs, stable: &guardedStable{StableStore: c.store, disk: c.disk}, snapshots: snapshots}
 	if c.hadState, err = raft.HasExistingState(logs, c.store, snapshots); err != nil {
 		return fmt.Errorf("cannot read the log in %s: %w", c.cfg.DataDir, err)
@@ -76,20 +81,21 @@ func (c *Cluster) checkLog() error {
 	if err != nil {
 		return err
 	}
-	served, lost := c.View().Index, c.stores.snapshots.lost
+	served := c.View().Index
+	lost, lostIndex := c.stores.snapshots.newestLost()
 	switch {
-	case last > snapshot && whole > snapshot+1 && len(lost) > 0:
-		return &damage{lost[len(lost)-1], fmt.Sprintf("without it, entries up to %d are missing before the log", whole-1)}
+	case max(last, snapshot) < lostIndex:
+		return &damage{lost, fmt.Sprintf("without it, the log ends at index %d, not at %d", max(last, snapshot), lostIndex)}
+	case last > snapshot && whole > snapshot+1 && lost != "":
+		return &damage{lost, fmt.Sprintf("without it, entries up to %d are missing before the log", whole-1)}
 	case last > snapshot && whole > snapshot+1:
 		return &damage{c.store.path, fmt.Sprintf("entries %d to %d are missing", snapshot+1, whole-1)}
 	case max(last, snapshot) < served:
 		return &damage{c.store.path, fmt.Sprintf("it ends at index %d, but this node served the view of index %d: it is an older one, or was emptied", max(last, snapshot), served)}
-	case last == 0 && snapshot == 0 && len(lost) > 0:
-		return &damage{lost[len(lost)-1], "there is nothing but it"}
 	case c.hadState && c.id.clusterID() == "":
 		return &damage{c.id.path, "it names no cluster, but there is a log of one"}
 	}
-	return nil
+	return c.stores.snapshots.setLostAside()
 }
 
 // startRaft starts Raft over the stores. A restarted one reads its log from the

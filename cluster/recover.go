@@ -176,13 +176,6 @@ func (r *Recovery) writeIdentity(recovering string) error {
 // rewrite puts a snapshot of all that the log holds in the place of the log, with
 // this node as the only member.
 func (r *Recovery) rewrite(logs raft.LogStore) error {
-	damaged, err := r.snapshots.damaged()
-	for id := range damaged { // Raft would go no further; the copy has them
-		err = errors.Join(err, os.RemoveAll(r.snapshots.path(id)))
-	}
-	if err != nil {
-		return err
-	}
 	config := raft.DefaultConfig()
 	config.LocalID = raft.ServerID(r.id.ID)
 	config.Logger = r.library.hclog("raft")
@@ -203,16 +196,17 @@ func (r *Recovery) alone() raft.Configuration {
 // dropOldSnapshots keeps the newest snapshot only: Raft would fall back to an older
 // one if it were damaged, and so to the old cluster.
 func (r *Recovery) dropOldSnapshots() error {
-	all, err := r.snapshots.List()
-	if err != nil || len(all) == 0 {
+	sound, err := r.snapshots.List()
+	if err != nil || len(sound) == 0 {
 		return err
 	}
-	for _, old := range all[1:] {
-		if err := os.RemoveAll(filepath.Join(r.dir, "snapshots", old.ID)); err != nil {
-			return err
+	all, err := r.snapshots.ids()
+	for _, id := range all {
+		if id != sound[0].ID {
+			err = errors.Join(err, os.RemoveAll(r.snapshots.path(id)))
 		}
 	}
-	return nil
+	return err
 }
 
 // writeView writes the copy of the view that the node serves from its start. The old
@@ -233,8 +227,11 @@ func (r *Recovery) writeView() error {
 func (r *Recovery) validate() error {
 	was := r.found
 	r.unusable = nil
-	if err := cmp.Or(errors.Join(r.Close(), r.open()), r.unusable); err != nil {
+	if err := errors.Join(r.Close(), r.open()); err != nil {
 		return err
+	}
+	if r.unusable != nil {
+		return r.unusable
 	}
 	is := r.found
 	want, err := was.machine.Snapshot().WithClusterID(r.newID).Encode()

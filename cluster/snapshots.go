@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/raft"
 )
@@ -16,24 +18,27 @@ import (
 // keptSnapshots is how many snapshots Raft keeps, in case the newest is damaged.
 const keptSnapshots = 2
 
-// snapshots are Raft's, in snapshots/. A damaged one is set aside, so that Raft takes the one before it
-// and what the log has since; whether that is enough, checkLog says. Raft's checksum covers the
-// state alone, not meta.json beside it, which has the index and the members: that is sealed.
+// snapshots are Raft's, in snapshots/. Raft is not shown one that is damaged, so that it takes the one
+// before it and what the log has since; whether that is enough, checkLog says. Raft's checksum
+// covers the state alone, not meta.json beside it, which has the index and the members: that
+// is sealed.
 type snapshots struct {
 	*raft.FileSnapshotStore
-	dir  string // the data directory
-	log  *slog.Logger
-	keep bool     // nothing is set aside
-	lost []string // that were set aside at the start
+	dir   string // the data directory
+	log   *slog.Logger
+	renew func() // asks for a snapshot in the place of one that turned out to be damaged
+
+	mu   sync.Mutex
+	lost map[string]error // damaged ones, by id
 }
 
-// newSnapshots opens the snapshots in dir and leaves them as they are.
+// newSnapshots opens the snapshots in dir and does not look at them yet.
 func newSnapshots(dir string, library *libraryLog) (*snapshots, error) {
 	store, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, library.hclog("snapshots"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the snapshots in %s: %w", dir, err)
 	}
-	return &snapshots{FileSnapshotStore: store, dir: dir, log: library.out, keep: true}, nil
+	return &snapshots{FileSnapshotStore: store, dir: dir, log: library.out, renew: func() {}, lost: map[string]error{}}, nil
 }
 
 // openSnapshots opens the snapshots in dir and looks at each.
@@ -42,23 +47,52 @@ func openSnapshots(dir string, library *libraryLog) (*snapshots, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.keep = false
-	ids, err := s.ids()
-	if err != nil {
+	if s.lost, err = s.damaged(); err != nil {
 		return nil, err
 	}
-	for _, id := range ids {
-		if err = s.check(id); err == nil {
-			err = sealFile(s.metaPath(id)) // of a binary that knows of no seal
-		} else {
-			s.lost = append(s.lost, s.path(id))
-			err = s.setAside(id, err)
-		}
-		if err != nil {
-			return nil, err
+	all, err := s.List()
+	for _, sound := range all {
+		err = errors.Join(err, sealFile(s.metaPath(sound.ID))) // of a binary that knows of no seal
+	}
+	return s, err
+}
+
+// newestLost is the newest of those that are damaged, with its index, which is in its name, too;
+// its path is empty if there is none.
+func (s *snapshots) newestLost() (path string, index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.lost {
+		var term, at uint64
+		if _, err := fmt.Sscanf(id, "%d-%d-", &term, &at); err == nil && at >= index {
+			path, index = s.path(id), at
 		}
 	}
-	return s, nil
+	return path, index
+}
+
+// setLostAside takes away those that are damaged, once it is known that this node can do
+// without them.
+func (s *snapshots) setLostAside() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, cause := range s.lost {
+		to, err := setAside(s.dir, s.path(id))
+		if err != nil {
+			return err
+		}
+		s.log.Warn("a snapshot is damaged; this node goes on with the one before it and the log", "file", s.path(id), "error", cause, "set_aside", to)
+		delete(s.lost, id)
+	}
+	return nil
+}
+
+// List implements raft.SnapshotStore.
+func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
+	all, err := s.FileSnapshotStore.List()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(all, func(m *raft.SnapshotMeta) bool { return s.lost[m.ID] != nil }), err
 }
 
 // ids are those of all snapshots that were finished.
@@ -80,26 +114,14 @@ func (s *snapshots) damaged() (map[string]error, error) {
 	ids, err := s.ids()
 	all := map[string]error{}
 	for _, id := range ids {
-		if err := s.check(id); err != nil {
+		switch err := s.check(id); {
+		case errors.Is(err, fs.ErrPermission):
+			return nil, fmt.Errorf("cannot read the snapshot %s: %w", s.path(id), err)
+		case err != nil:
 			all[id] = err
 		}
 	}
 	return all, err
-}
-
-// setAside takes a snapshot out of Raft's sight, unless this node may not read it.
-func (s *snapshots) setAside(id string, cause error) error {
-	if errors.Is(cause, fs.ErrPermission) {
-		return fmt.Errorf("cannot read the snapshot %s: %w", s.path(id), cause)
-	}
-	if s.keep {
-		return nil
-	}
-	to, err := setAside(s.dir, s.path(id))
-	if err == nil {
-		s.log.Warn("a snapshot is damaged; this node goes on with the one before it and the log", "file", s.path(id), "error", cause, "set_aside", to)
-	}
-	return err
 }
 
 // check compares a snapshot with its checksums.
@@ -141,8 +163,8 @@ func (s *snapshots) newest() (uint64, error) {
 	return all[0].Index, nil
 }
 
-// Open implements raft.SnapshotStore. One that was damaged while the node ran is set
-// aside, so that the next try finds the one before it.
+// Open implements raft.SnapshotStore. One that was damaged while the node ran is not shown
+// again; it is set aside at the next start, if it is not needed then.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	err := s.checkMeta(id)
 	if err == nil {
@@ -152,7 +174,12 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 			return meta, source, nil
 		}
 	}
-	return nil, nil, errors.Join(err, s.setAside(id, err))
+	s.mu.Lock()
+	s.lost[id] = err
+	s.mu.Unlock()
+	s.log.Warn("a snapshot is damaged; this node makes another", "file", s.path(id), "error", err)
+	s.renew()
+	return nil, nil, err
 }
 
 // Create implements raft.SnapshotStore.

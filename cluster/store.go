@@ -70,14 +70,10 @@ func (s *logStore) view(look func(logs, conf *bbolt.Bucket) error) error {
 
 // change makes a change and seals it. What it is given of the seal is from before, but for
 // whole it is renewed.
-func (s *logStore) change(make func(logs, conf *bbolt.Bucket, now *seal) error) error {
+func (s *logStore) change(edit func(logs, conf *bbolt.Bucket, now *seal) error) error {
 	return s.guarded(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
-			logs, err := tx.CreateBucketIfNotExists(logsBucket)
-			if err != nil {
-				return err
-			}
-			conf, err := tx.CreateBucketIfNotExists(confBucket)
+			logs, conf, err := buckets(tx)
 			if err != nil {
 				return err
 			}
@@ -85,13 +81,25 @@ func (s *logStore) change(make func(logs, conf *bbolt.Bucket, now *seal) error) 
 			if s.sealed && (err != nil || now != seal{uint64(tx.ID()) - 1, now.whole, lastIndex(logs), confSum(conf)}) {
 				return &damage{s.path, "it was overwritten while it was open"}
 			}
-			if err := make(logs, conf, &now); err != nil {
+			if err := edit(logs, conf, &now); err != nil {
 				return err
 			}
 			now = seal{uint64(tx.ID()), max(now.whole, firstIndex(logs)), lastIndex(logs), confSum(conf)}
 			return conf.Put(sealKey, now.encode())
 		})
 	})
+}
+
+// buckets are both, which a new file gets.
+func buckets(tx *bbolt.Tx) (logs, conf *bbolt.Bucket, err error) {
+	logs, conf = tx.Bucket(logsBucket), tx.Bucket(confBucket)
+	if logs == nil {
+		logs, err = tx.CreateBucket(logsBucket)
+	}
+	if conf == nil && err == nil {
+		conf, err = tx.CreateBucket(confBucket)
+	}
+	return logs, conf, err
 }
 
 func firstIndex(logs *bbolt.Bucket) uint64 {
