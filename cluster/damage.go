@@ -117,29 +117,42 @@ type termText struct {
 func (f *termFile) open(logPath string, inLog uint64, log *slog.Logger) error {
 	dir := filepath.Dir(logPath)
 	f.path = filepath.Join(dir, "term.json")
-	text, err := os.ReadFile(f.path)
-	var kept termText
+	kept, err := f.read(dir, log)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("cannot read the node's term: %w", err)
-	default:
-		if err := readSealed(text, &kept); err != nil {
-			to, failed := setAside(dir, f.path)
-			if failed != nil {
-				return failed
-			}
-			log.Warn("the term kept beside the log is damaged; that of the log counts", "file", f.path, "error", err, "set_aside", to)
-			kept.Term = 0
-		}
-	}
-	if kept.Term > inLog {
-		return &damage{logPath, fmt.Sprintf("it is of term %d, but this node took part in term %d: it is an older one, or was emptied", inLog, kept.Term)}
-	}
-	if f.term = kept.Term; inLog > kept.Term {
+		return err
+	case kept > inLog:
+		return &damage{logPath, fmt.Sprintf("it is of term %d, but this node took part in term %d: it is an older one, or was emptied", inLog, kept)}
+	case kept < inLog:
 		return f.write(inLog)
 	}
+	f.term = kept
 	return nil
+}
+
+// read returns the term in the file, 0 if there is none. Without an identity beside it, the
+// file is of a node that is no more.
+func (f *termFile) read(dir string, log *slog.Logger) (uint64, error) {
+	if _, err := os.Stat(filepath.Join(dir, "node.json")); errors.Is(err, fs.ErrNotExist) {
+		return 0, os.RemoveAll(f.path)
+	}
+	text, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the node's term: %w", err)
+	}
+	var kept termText
+	if err := readSealed(text, &kept); err != nil {
+		to, failed := setAside(dir, f.path)
+		if failed != nil {
+			return 0, failed
+		}
+		log.Warn("the term kept beside the log is damaged; that of the log counts", "file", f.path, "error", err, "set_aside", to)
+		return 0, nil
+	}
+	return kept.Term, nil
 }
 
 // keep stores a term by store and in the file. There it is never newer than in the log,
