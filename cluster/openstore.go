@@ -76,7 +76,7 @@ func (s *logStore) open(file *os.File, found *logContent) error {
 		return nil
 	}
 	err = s.change(func(logs, _ *bbolt.Bucket, now *seal) error {
-		now.whole = found.whole
+		now.whole, now.last = found.whole, found.last
 		return sealAll(logs)
 	})
 	if err != nil {

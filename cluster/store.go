@@ -68,8 +68,8 @@ func (s *logStore) view(look func(logs, conf *bbolt.Bucket) error) error {
 	})
 }
 
-// change makes a change and seals it. What it is given of the seal is from before, but for
-// whole it is renewed.
+// change makes a change and seals it. What the seal says of the log is for edit to say: in
+// a transaction that has deleted, bbolt's cursor may look for the last key for ever.
 func (s *logStore) change(edit func(logs, conf *bbolt.Bucket, now *seal) error) error {
 	return s.guarded(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
@@ -84,7 +84,7 @@ func (s *logStore) change(edit func(logs, conf *bbolt.Bucket, now *seal) error) 
 			if err := edit(logs, conf, &now); err != nil {
 				return err
 			}
-			now = seal{uint64(tx.ID()), max(now.whole, firstIndex(logs)), lastIndex(logs), confSum(conf)}
+			now.change, now.conf = uint64(tx.ID()), confSum(conf)
 			return conf.Put(sealKey, now.encode())
 		})
 	})
@@ -194,9 +194,10 @@ func (s *logStore) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft.
 // StoreLogs implements raft.LogStore.
 func (s *logStore) StoreLogs(entries []*raft.Log) error {
 	return s.change(func(logs, _ *bbolt.Bucket, now *seal) error {
-		if entries[0].Index > lastIndex(logs)+1 { // an installed snapshot came between
+		if now.last == 0 || entries[0].Index > now.last+1 { // an installed snapshot came between
 			now.whole = entries[0].Index
 		}
+		now.last = max(now.last, entries[len(entries)-1].Index)
 		for _, entry := range entries {
 			text, err := encodeEntry(entry)
 			if err != nil {
@@ -213,8 +214,15 @@ func (s *logStore) StoreLogs(entries []*raft.Log) error {
 
 // DeleteRange implements raft.LogStore.
 func (s *logStore) DeleteRange(first, last uint64) error {
-	return s.change(func(logs, _ *bbolt.Bucket, _ *seal) error {
+	return s.change(func(logs, _ *bbolt.Bucket, now *seal) error {
 		at := logs.Cursor()
+		if last < now.last {
+			now.whole = max(now.whole, last+1)
+		} else if now.last >= first {
+			at.Seek(keyOf(first))
+			before, _ := at.Prev()
+			now.last = indexOf(before)
+		}
 		for key, _ := at.Seek(keyOf(first)); key != nil && indexOf(key) <= last; key, _ = at.Next() {
 			if err := at.Delete(); err != nil {
 				return err

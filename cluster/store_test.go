@@ -209,3 +209,39 @@ func TestLogOfOtherBinaries(t *testing.T) {
 	before(41, 60)
 	now(61, 80)
 }
+
+// What is deleted at once may fill many pages, at either end of the log, or be all of it.
+func TestEntriesOfManyPagesAreDeleted(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ first, last, wantFirst, wantLast uint64 }{
+		{1, 400, 0, 0}, {0, 1000, 0, 0}, {1, 390, 391, 400}, {11, 400, 1, 10}, {11, 1000, 1, 10}, {401, 500, 1, 400},
+	} {
+		dir, quiet := t.TempDir(), slog.New(slog.DiscardHandler)
+		store, err := openStore(dir, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(400) {
+			err = errors.Join(err, store.StoreLog(&raft.Log{Index: i + 1, Term: 1, Data: make([]byte, 300)}))
+		}
+		if err := errors.Join(err, store.DeleteRange(test.first, test.last), store.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if store, err = openStore(dir, quiet); err != nil {
+			t.Fatalf("%+v: %v", test, err)
+		}
+		first, _ := store.FirstIndex()
+		last, _ := store.LastIndex()
+		if first != test.wantFirst || last != test.wantLast {
+			t.Errorf("%+v: got %d to %d", test, first, last)
+		}
+		next := &raft.Log{Index: max(last, test.last) + 1, Term: 2} // perhaps behind a snapshot
+		if err := errors.Join(store.StoreLog(next), store.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if store, err = openStore(dir, quiet); err != nil {
+			t.Fatalf("%+v, and one entry more: %v", test, err)
+		}
+		store.Close()
+	}
+}
