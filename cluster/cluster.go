@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-
 	"lbnode/state"
 )
 
@@ -33,7 +31,7 @@ type Cluster struct {
 	addrs     Addrs // as Start got them
 	hadState  bool  // Raft found state on disk when it started
 	views     *views
-	store     *raftboltdb.BoltStore
+	store     *logStore
 	keys      *keys // nil: not protected
 	mux       *mux
 	dialer    *dialer
@@ -100,7 +98,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := c.open(ctx); err != nil {
 		c.close()
 		c.running.Wait()
-		return nil, err
+		return nil, c.wayOut(err)
 	}
 	return c, nil
 }
@@ -137,10 +135,7 @@ func (c *Cluster) open(ctx context.Context) error {
 	if err := c.openStores(); err != nil {
 		return err
 	}
-	if err := c.startRaft(); err != nil {
-		return err
-	}
-	return c.checkState()
+	return c.startRaft()
 }
 
 func listenRaft(addr string) (net.Listener, error) {
@@ -158,9 +153,10 @@ func (c *Cluster) openDir() (err error) {
 	if err := makeDir(c.cfg.DataDir); err != nil {
 		return err
 	}
-	if c.store, err = openStore(c.cfg.DataDir); err != nil { // takes the lock, so it comes first
+	if c.store, err = openStore(c.cfg.DataDir, c.log); err != nil { // takes the lock, so it comes first
 		return err
 	}
+	c.store.report = func(err error) { c.fail(c.wayOut(err)) }
 	if c.id, err = openIdentity(c.cfg.DataDir); err != nil {
 		return err
 	}
@@ -224,18 +220,6 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 		return err
 	}
 	c.recallPeers()
-	return nil
-}
-
-// checkState refuses a directory whose parts do not belong together. A node that
-// lost its log has lost its votes too, and could vote twice.
-func (c *Cluster) checkState() error {
-	switch {
-	case c.hadState && c.id.clusterID() == "":
-		return fmt.Errorf("%s holds a raft log but node.json names no cluster: restore node.json, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir)
-	case !c.hadState && c.View().Index > 0:
-		return fmt.Errorf("%s holds a view of cluster %s but no raft log: restore raft.db, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir, c.id.clusterID())
-	}
 	return nil
 }
 

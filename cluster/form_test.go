@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -253,7 +254,7 @@ func TestFoundingCutShortIsBegunAgain(t *testing.T) {
 	if err := id.set("stillborn", true); err != nil {
 		t.Fatal(err)
 	}
-	store, err := openStore(cfg.DataDir)
+	store, err := openStore(cfg.DataDir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,6 +80,11 @@ var runbookCases = []runbookCase{
 		helped:  wellWith(2),
 	},
 	{
+		file:    "damaged-data.md",
+		happens: damageLog,
+		helped:  wellWith(2),
+	},
+	{
 		file:    "moved-addresses.md",
 		happens: func(*site) {},
 		then: map[int]func(*site){
@@ -127,6 +132,15 @@ func fillDisk(s *site) {
 			return strings.HasPrefix(w, "lb2: the disk takes no writes")
 		})
 	})
+}
+
+// damageLog makes zeros of a page of lb2's log, with which lb2 starts no more.
+func damageLog(s *site) {
+	victim := s.machines[1]
+	victim.crash()
+	victim.must("dd if=/dev/zero of=/var/lib/lbnode/raft.db bs=4k count=1 seek=1 conv=notrunc 2>/dev/null")
+	victim.run(s.t.Context(), "systemctl start lbnode")
+	s.await("lb2 is seen to be gone", s.machines[:1], func(v *admin.ClusterView) bool { return v.Leader != "" && status(v, "lb2") == "failed" })
 }
 
 // move gives the machine another address.
