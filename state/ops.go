@@ -171,7 +171,7 @@ func (c *content) backendIDs() map[string]bool {
 // first one that may not go in is returned with the reason.
 func (p *Pool) fill(backends []Backend, taken *taken, at int64) (int, *Error) {
 	if len(p.Backends)+len(backends) > maxBackends {
-		return len(backends) - 1, invalid("name", "is one too many: a pool may have %d backends", maxBackends)
+		return len(backends) - 1, invalid("name", "is one too many: a pool has %d backends at most; put the others into another pool, with a route of its own", maxBackends)
 	}
 	for i, b := range backends {
 		b = b.withDefaults()

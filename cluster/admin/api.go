@@ -88,7 +88,7 @@ type BackendSpec struct {
 	Protocol string      `json:"protocol,omitempty"`
 	Host     string      `json:"host,omitempty"`
 	Port     int         `json:"port,omitempty"`
-	Weight   int         `json:"weight,omitempty"`
+	Weight   int         `json:"weight,omitempty" zero:"to stop traffic set admin to drain or maint"`
 	Backup   *bool       `json:"backup,omitempty"`
 	Admin    state.Admin `json:"admin,omitempty"`
 }

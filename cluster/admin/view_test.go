@@ -41,9 +41,9 @@ func threeNodes(t *testing.T) *fakeCluster {
 		Warnings: []string{"lb1: the disk is slow"},
 		Nodes: []cluster.NodeStatus{
 			{ID: "n1", Name: "lb1", Addr: "10.0.1.1:7946", RaftAddr: "10.0.1.1:7947", AdminAddr: "127.0.0.1:8404", HTTPAddr: "10.0.1.1:8080",
-				Version: "v1.2.3", State: cluster.Alive, Voter: true, Leader: true,
+				Version: "v1.2.3", State: cluster.Alive, Member: true, Voter: true, Leader: true,
 				Report: cluster.Report{View: view, AppliedIndex: 4, StoreBytes: 65536, Local: seen(400*time.Millisecond, 812*time.Microsecond, url)}},
-			{ID: "n2", Name: "lb2", Addr: "10.0.1.2:7946", HTTPAddr: "10.0.1.2:8080", State: cluster.Suspect, Voter: true, Lag: 1,
+			{ID: "n2", Name: "lb2", Addr: "10.0.1.2:7946", HTTPAddr: "10.0.1.2:8080", State: cluster.Suspect, Member: true, Voter: true, Lag: 1,
 				Report: cluster.Report{View: cluster.ViewStatus{Index: 3, Digest: "77", Stale: true}, LastContact: 12 * time.Millisecond,
 					Local: seen(-time.Second, 2*time.Millisecond, url)}}, // its clock is ahead
 			{ID: "n3", Name: "lb3", Addr: "10.0.1.3:7946", State: cluster.Failed,
