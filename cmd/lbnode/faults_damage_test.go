@@ -102,8 +102,12 @@ func TestDamagedLog(t *testing.T) {
 	}
 	whole(t, nodes)
 	victim := nodes[2]
-	victim.kill()
 	kept := victim.dir()
+	eventually(t, patience, "the view on disk, which may be behind, has all backends", func() bool {
+		text, err := os.ReadFile(filepath.Join(kept, "view.json"))
+		return err == nil && strings.Count(string(text), `"web-`) == 50
+	})
+	victim.kill()
 	for _, harm := range harms {
 		dir := filepath.Join(t.TempDir(), "data")
 		if err := os.CopyFS(dir, os.DirFS(kept)); err != nil {
