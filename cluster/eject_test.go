@@ -34,7 +34,7 @@ func TestEjectedByMany(t *testing.T) {
 		{name: "still ejected", ejected: []string{"0", "0", ""}, sick: "0"},
 		{name: "the pool ejects none", ejected: []string{"0", "0", ""}, off: true},
 	} {
-		pool := &state.Pool{Name: "web", Outlier: state.Outlier{Consecutive: 5, MaxShare: test.share}}
+		pool := &state.Pool{Name: "web", Settings: state.Settings{Outlier: state.Outlier{Consecutive: 5, MaxShare: test.share}}}
 		if test.off {
 			pool.Outlier.Consecutive = 0
 		}

@@ -283,7 +283,7 @@ func TestAgreedWish(t *testing.T) {
 func TestAgentsWishIsAgreedOn(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, 3, nil)
-	pool := state.Pool{Name: "web", HealthCheck: state.HealthCheck{Type: state.CheckAgent, Port: 81}}
+	pool := state.Pool{Name: "web", Settings: state.Settings{HealthCheck: state.HealthCheck{Type: state.CheckAgent, Port: 81}}}
 	pool.Backends = []state.Backend{addBackend("web-1", 3001).Backend}
 	propose(t, nodes[0], &state.CreatePool{Pool: pool})
 	b := nodes[0].View().Pool("web").Backend("web-1")

@@ -71,7 +71,7 @@ func TestChoose(t *testing.T) {
 				ready:  !has("d"), backup: has("b"), starting: has("s"), healthy: !has("u") && !has("s"), aside: has("a"), reachable: !has("r"),
 			})
 		}
-		spec := &state.Pool{Panic: test.panic}
+		spec := &state.Pool{Settings: state.Settings{Panic: test.panic}}
 		if test.failOpen {
 			spec.WhenAllDown = state.FailOpen
 		}

@@ -161,8 +161,9 @@ func refusing(t testing.TB, name string) state.Backend {
 
 func poolOf(name string, backends ...state.Backend) *state.Pool {
 	return &state.Pool{
-		Name: name, Strategy: state.RoundRobin, HealthCheck: state.DefaultHealthCheck(),
-		Timeouts: state.DefaultTimeouts(), WhenAllDown: state.Reject, Backends: backends,
+		Name: name, Settings: state.Settings{Strategy: state.RoundRobin, HealthCheck: state.DefaultHealthCheck(),
+			Timeouts: state.DefaultTimeouts(), WhenAllDown: state.Reject,
+		}, Backends: backends,
 	}
 }
 

@@ -97,7 +97,8 @@ func (op *UpdatePool) apply(c *content, _ int64) *Error {
 	if !found {
 		return notFound("pool", op.Pool.Name)
 	}
-	pool := op.Pool.over(*c.Pools[i])
+	pool := *c.Pools[i]
+	pool.Settings = op.Pool.Settings.over(pool.Settings)
 	if err := pool.validate(); err != nil {
 		return err
 	}

@@ -111,13 +111,15 @@ func TestClusterOps(t *testing.T) {
 
 func TestPoolOps(t *testing.T) {
 	full := Pool{
-		Name: "full", Strategy: RoundRobin, WhenAllDown: FailOpen,
-		HealthCheck: HealthCheck{Type: "tcp", Path: "/up", Interval: seconds(5), Timeout: seconds(3), Rise: 4, Fall: 7},
-		Timeouts:    Timeouts{Connect: seconds(1), Request: seconds(9)},
+		Name: "full", Settings: Settings{Strategy: RoundRobin, WhenAllDown: FailOpen,
+			HealthCheck: HealthCheck{Type: "tcp", Path: "/up", Interval: seconds(5), Timeout: seconds(3), Rise: 4, Fall: 7},
+			Timeouts:    Timeouts{Connect: seconds(1), Request: seconds(9)},
+		},
 	}
 	plain := Pool{
-		Name: "m", Strategy: RoundRobin, WhenAllDown: Reject,
-		HealthCheck: DefaultHealthCheck(), Timeouts: DefaultTimeouts(),
+		Name: "m", Settings: Settings{Strategy: RoundRobin, WhenAllDown: Reject,
+			HealthCheck: DefaultHealthCheck(), Timeouts: DefaultTimeouts(),
+		},
 	}
 	web := func(edit func(p *Pool)) *Pool {
 		p := plain
@@ -148,12 +150,12 @@ func TestPoolOps(t *testing.T) {
 
 		{name: "nothing named", op: &UpdatePool{Pool: Pool{Name: "web"}}, touched: []string{"web"},
 			check: equals(func(v *View) *Pool { return v.Pool("web") }, web(func(*Pool) {}))},
-		{name: "one thing named", op: &UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Interval: seconds(7)}}}, touched: []string{"web"},
+		{name: "one thing named", op: &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Interval: seconds(7)}}}}, touched: []string{"web"},
 			check: equals(func(v *View) *Pool { return v.Pool("web") }, web(func(p *Pool) { p.HealthCheck.Interval = seconds(7) }))},
-		{name: "backends stay", op: &UpdatePool{Pool: Pool{Name: "web", WhenAllDown: FailOpen, Backends: []Backend{backend(9)}}}, touched: []string{"web"},
+		{name: "backends stay", op: &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{WhenAllDown: FailOpen}, Backends: []Backend{backend(9)}}}, touched: []string{"web"},
 			check: equals(func(v *View) *Pool { return v.Pool("web") }, web(func(p *Pool) { p.WhenAllDown = FailOpen }))},
 		{name: "unknown", op: &UpdatePool{Pool: Pool{Name: "nope"}}, code: NotFound, field: "pool"},
-		{name: "timeout beyond the old interval", op: &UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Timeout: seconds(3)}}},
+		{name: "timeout beyond the old interval", op: &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Timeout: seconds(3)}}}},
 			code: Invalid, field: "health_check.timeout"},
 
 		{name: "unused", op: &DeletePool{Name: "empty"}, touched: []string{"empty"}, check: equals(getPoolNames, []string{"api", "web"})},
