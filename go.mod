@@ -49,5 +49,5 @@ require (
 )
 
 // v0.7.0, which raft and memberlist ask for, has no package compat, which raft-boltdb
-// still imports. The line goes when raft-boltdb moves on.
+// still imports, in tests. The line goes when raft-boltdb moves on.
 replace github.com/hashicorp/go-metrics => github.com/hashicorp/go-metrics v0.6.1

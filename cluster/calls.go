@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"lbnode/cluster/strangers"
 	"lbnode/state"
 )
 
@@ -29,6 +30,7 @@ const (
 	reportPath  = "/node/v1/report"
 	raftPath    = "/node/v1/raft"
 	removePath  = "/node/v1/remove"
+	expelPath   = "/node/v1/expel"
 
 	// maxCall bounds the body of a call or an answer.
 	maxCall = 65 << 20 // a snapshot of 64 MiB, and what goes around it
@@ -69,6 +71,11 @@ type observeCall struct {
 	Ejected map[string]string `json:"ejected,omitempty"`
 }
 
+// observeReply is what the leader knows of the members.
+type observeReply struct {
+	Members uint64 `json:"members,omitempty"` // see gossip.digest
+}
+
 // raftReply is what autopilot wants to know of a node.
 type raftReply struct {
 	LastIndex   uint64        `json:"last_index"`
@@ -91,6 +98,11 @@ type barrierReply struct {
 
 // removeCall asks the leader to take a node out of Raft.
 type removeCall struct {
+	ID string `json:"id"`
+}
+
+// expelCall asks the leader to take another node, a dead one, out of Raft.
+type expelCall struct {
 	ID string `json:"id"`
 }
 
@@ -132,11 +144,12 @@ type answering interface {
 	hello() helloReply
 	promise(promiseCall) error
 	proposed(context.Context, proposeCall) (state.Result, error)
-	observed(observeCall) error
+	observed(observeCall) (observeReply, error)
 	reportAt(context.Context, reportCall) (Report, error)
 	barrier(context.Context) (barrierReply, error)
 	raftState() raftReply
 	remove(context.Context, removeCall) error
+	expel(context.Context, expelCall) error
 }
 
 // callServer answers the calls of other nodes.
@@ -145,16 +158,19 @@ type callServer struct {
 	done chan struct{}
 }
 
-func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
+// serveCalls answers calls. Where there is no secret, those who call are strangers; nil is
+// for where there is.
+func serveCalls(l net.Listener, node answering, unproven *strangers.Room, log *slog.Logger) *callServer {
 	routes := http.NewServeMux()
 	routes.Handle("POST "+barrierPath, answer(func(ctx context.Context, _ none) (barrierReply, error) { return node.barrier(ctx) }))
 	routes.Handle("POST "+helloPath, answer(func(context.Context, none) (helloReply, error) { return node.hello(), nil }))
 	routes.Handle("POST "+promisePath, answer(func(_ context.Context, c promiseCall) (none, error) { return none{}, node.promise(c) }))
 	routes.Handle("POST "+proposePath, answer(node.proposed))
-	routes.Handle("POST "+observePath, answer(func(_ context.Context, c observeCall) (none, error) { return none{}, node.observed(c) }))
+	routes.Handle("POST "+observePath, answer(func(_ context.Context, c observeCall) (observeReply, error) { return node.observed(c) }))
 	routes.Handle("POST "+reportPath, answer(node.reportAt))
 	routes.Handle("POST "+raftPath, answer(func(context.Context, none) (raftReply, error) { return node.raftState(), nil }))
 	routes.Handle("POST "+removePath, answer(func(ctx context.Context, c removeCall) (none, error) { return none{}, node.remove(ctx, c) }))
+	routes.Handle("POST "+expelPath, answer(func(ctx context.Context, c expelCall) (none, error) { return none{}, node.expel(ctx, c) }))
 	s := &callServer{done: make(chan struct{}), http: &http.Server{
 		Handler:           routes,
 		ConnContext:       withCaller,
@@ -163,8 +179,23 @@ func serveCalls(l net.Listener, node answering, log *slog.Logger) *callServer {
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
+	if unproven != nil {
+		s.http.Handler = bounded(routes, unproven)
+		unproven.Watch(s.http)
+	}
 	go s.serve(l)
 	return s
+}
+
+// bounded answers no more calls at once than there is room for.
+func bounded(routes http.Handler, unproven *strangers.Room) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !unproven.Begin(r.Context()) {
+			http.Error(w, "too many calls at once", http.StatusServiceUnavailable)
+			return
+		}
+		routes.ServeHTTP(w, r)
+	})
 }
 
 func (s *callServer) serve(l net.Listener) {
@@ -201,6 +232,8 @@ func answer[Call, Reply any](do func(context.Context, Call) (Reply, error)) http
 			http.Error(w, err.Error(), http.StatusConflict)
 		case errors.Is(err, ErrNeeded):
 			http.Error(w, err.Error(), http.StatusLocked)
+		case errors.Is(err, ErrAlive):
+			http.Error(w, err.Error(), http.StatusPreconditionFailed)
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		default:
@@ -277,6 +310,9 @@ func (c *caller) call(ctx context.Context, addr, path string, in, out any) error
 	case http.StatusLocked:
 		why := strings.TrimPrefix(string(bytes.TrimSpace(text)), ErrNeeded.Error()+": ")
 		return fmt.Errorf("%w: %s", ErrNeeded, why)
+	case http.StatusPreconditionFailed:
+		why := strings.TrimPrefix(string(bytes.TrimSpace(text)), ErrAlive.Error()+": ")
+		return fmt.Errorf("%w: %s", ErrAlive, why)
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %s does not know the call %s: upgrade it first", ErrHeldBack, c.label(addr), path)
 	}

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-
 	"lbnode/state"
 )
 
@@ -27,12 +25,13 @@ type Cluster struct {
 	began     time.Time   // of this process
 	copied    atomic.Bool // this node must end because it is a copy
 	targets   []JoinTarget
-	bindHost  string         // of gossip
-	raftAddr  netip.AddrPort // what others are told
-	why       string         // why this address is advertised
-	hadState  bool           // Raft found state on disk when it started
+	lookup    lookup
+	bindHost  string // of gossip
+	raftPort  uint16
+	addrs     Addrs // as Start got them
+	hadState  bool  // Raft found state on disk when it started
 	views     *views
-	store     *raftboltdb.BoltStore
+	store     *logStore
 	keys      *keys // nil: not protected
 	mux       *mux
 	dialer    *dialer
@@ -56,7 +55,9 @@ type Cluster struct {
 	adopting sync.Mutex
 
 	mu         sync.Mutex
-	waiting    string // what formation waits for
+	place      place    // where the others reach this node
+	listed     []listed // what the join list stood for when it was last looked up
+	waiting    string   // what formation waits for
 	autonomous bool
 	problems   map[string]bool
 
@@ -81,6 +82,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		instance:  NewID(),
 		began:     time.Now(),
 		library:   newLibraryLog(cfg.Log),
+		lookup:    lookUpHost,
 		disk:      newDisk(),
 		leading:   make(chan bool, 16),
 		members:   make(chan struct{}, 1),
@@ -90,10 +92,13 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		nodes:     newNodeReports(),
 		failed:    make(chan error, 1),
 	}
+	if cfg.hooks.lookup != nil {
+		c.lookup = cfg.hooks.lookup
+	}
 	if err := c.open(ctx); err != nil {
 		c.close()
 		c.running.Wait()
-		return nil, err
+		return nil, c.wayOut(err)
 	}
 	return c, nil
 }
@@ -130,10 +135,7 @@ func (c *Cluster) open(ctx context.Context) error {
 	if err := c.openStores(); err != nil {
 		return err
 	}
-	if err := c.startRaft(); err != nil {
-		return err
-	}
-	return c.checkState()
+	return c.startRaft()
 }
 
 func listenRaft(addr string) (net.Listener, error) {
@@ -151,9 +153,10 @@ func (c *Cluster) openDir() (err error) {
 	if err := makeDir(c.cfg.DataDir); err != nil {
 		return err
 	}
-	if c.store, err = openStore(c.cfg.DataDir); err != nil { // takes the lock, so it comes first
+	if c.store, err = openStore(c.cfg.DataDir, c.log); err != nil { // takes the lock, so it comes first
 		return err
 	}
+	c.store.report = func(err error) { c.fail(c.wayOut(err)) }
 	if c.id, err = openIdentity(c.cfg.DataDir); err != nil {
 		return err
 	}
@@ -190,21 +193,24 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 	if c.targets, err = ParseJoin(c.cfg.Join, port); err != nil {
 		return err
 	}
-	ip, why, err := chooseAdvertise(ctx, &c.cfg, c.targets)
-	if err != nil {
-		return fmt.Errorf("cannot choose an address to advertise: %w; set -advertise", err)
+	if c.place, err = givenPlace(&c.cfg); err != nil {
+		return fmt.Errorf("cannot use the address to advertise: %w", err)
 	}
-	c.why = why
-	c.raftAddr = netip.AddrPortFrom(ip, uint16(c.mux.listener.Addr().(*net.TCPAddr).Port))
+	c.kept = c.readPeers()
+	if c.place.worth != given { // by what needs no DNS, which may be slow; placeLoop looks again
+		c.place = choosePlace(literals(c.targets), c.keptAddrs(), uint16(port), netip.Addr{})
+	}
+	c.raftPort = uint16(c.mux.listener.Addr().(*net.TCPAddr).Port)
 	c.gossip, err = newGossip(c.id, gossipConfig{
 		bind:      c.cfg.Bind,
-		advertise: ip,
+		advertise: c.place.ip,
 		keyring:   c.keys.gossip(),
 		from:      c.mux.from,
 		changed:   c.membersChanged,
+		tune:      c.cfg.hooks.gossip,
 		self: meta{
 			Name:     c.cfg.Name,
-			RaftAddr: c.raftAddr.String(),
+			RaftAddr: netip.AddrPortFrom(c.place.ip, c.raftPort).String(),
 			Version:  c.cfg.Version,
 			Commands: state.Version,
 			NonVoter: c.cfg.NonVoter,
@@ -214,18 +220,6 @@ func (c *Cluster) openGossip(ctx context.Context) error {
 		return err
 	}
 	c.recallPeers()
-	return nil
-}
-
-// checkState refuses a directory whose parts do not belong together. A node that
-// lost its log has lost its votes too, and could vote twice.
-func (c *Cluster) checkState() error {
-	switch {
-	case c.hadState && c.id.clusterID() == "":
-		return fmt.Errorf("%s holds a raft log but node.json names no cluster: restore node.json, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir)
-	case !c.hadState && c.View().Index > 0:
-		return fmt.Errorf("%s holds a view of cluster %s but no raft log: restore raft.db, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir, c.id.clusterID())
-	}
 	return nil
 }
 
@@ -242,30 +236,20 @@ type Addrs struct {
 func (c *Cluster) Start(ctx context.Context, addrs Addrs) {
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.views.begin(c.cfg.OnView)
-	c.server = serveCalls(c.mux.calls, c, c.log)
+	c.addrs = addrs
+	c.server = serveCalls(c.mux.calls, c, c.mux.unproven(), c.log)
 	c.mux.start()
-	err := c.gossip.tell(func(m *meta) {
-		m.AdminAddr = c.reachable(addrs.Admin)
-		m.HTTPAddr = c.reachable(addrs.HTTP)
+	c.tell(func(m *meta) {
+		ip := c.here().ip
+		m.AdminAddr, m.HTTPAddr = reachable(addrs.Admin, ip), reachable(addrs.HTTP, ip)
 	})
-	if err != nil {
-		c.log.Debug("could not tell all nodes of the addresses", "error", err)
-	}
 	for _, loop := range []func(context.Context){
 		c.formLoop, c.membersLoop, c.leaderLoop, c.quorumLoop, c.reportLoop, c.seedLoop, c.rejoinLoop, c.watchLoop,
-		c.diskLoop,
+		c.diskLoop, c.placeLoop,
 	} {
 		c.running.Go(func() { loop(ctx) })
 	}
 	c.membersChanged() // this node is one of them
-}
-
-func (c *Cluster) reachable(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || !isWildcard(host) {
-		return addr
-	}
-	return net.JoinHostPort(c.raftAddr.Addr().String(), port)
 }
 
 // Failed receives the error after which this node cannot go on.
@@ -295,7 +279,7 @@ func (c *Cluster) formLoop(ctx context.Context) {
 // list only helps gossip. That the list leads to another cluster alone is an
 // error, because the operator meant that one.
 func (c *Cluster) checkCluster(ctx context.Context) error {
-	misled, peers := false, c.survey(ctx)
+	misled, peers := false, c.survey(ctx, c.lookUp(ctx))
 	if err := c.checkOutgrown(peers); err != nil {
 		return err
 	}
@@ -320,12 +304,12 @@ func (c *Cluster) membersLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.members:
-			if c.id.clusterID() != c.gossip.toldCluster() {
-				c.gossip.tell(func(m *meta) { m.ClusterID = c.id.clusterID() })
-			}
 			c.keepPeers()
 			c.cfg.OnMembers()
 			c.changes.send()
+			if c.id.clusterID() != c.gossip.toldCluster() {
+				c.tell(func(m *meta) { m.ClusterID = c.id.clusterID() })
+			}
 		}
 	}
 }
@@ -343,8 +327,8 @@ func (c *Cluster) View() *state.View { return c.views.current.Load() }
 // ID is this node's id.
 func (c *Cluster) ID() string { return c.id.nodeID() }
 
-// Advertised is the address that other nodes are told, and why this one.
-func (c *Cluster) Advertised() (addr, why string) { return c.gossip.addr.String(), c.why }
+// Advertised is the address that other nodes are told now, and why this one.
+func (c *Cluster) Advertised() (addr, why string) { return c.gossip.address().String(), c.here().why }
 
 // Existing says whether this node found a cluster in its data directory.
 func (c *Cluster) Existing() bool { return c.id.clusterID() != "" }

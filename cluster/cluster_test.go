@@ -160,7 +160,7 @@ func TestVerdictNeedsAMajority(t *testing.T) {
 		t.Errorf("got %s after one of three observers spoke, want starting", got)
 	}
 	nodes[1].observe(b, true)
-	eventually(t, 5*time.Second, "two of three make it healthy on every node", func() bool {
+	eventually(t, waitLong, "two of three make it healthy on every node", func() bool {
 		return backend(nodes[0]).Healthy() && backend(nodes[1]).Healthy() && backend(nodes[2]).Healthy()
 	})
 }
@@ -176,7 +176,7 @@ func TestStrangerDoesNotEndANodeWithState(t *testing.T) {
 	cfg.OnView, cfg.OnMembers, cfg.OnAutonomous = func(*state.View) {}, func() {}, func(bool) {}
 	cfg.Local = func() Local { return Local{} }
 	c := openOnly(t, cfg)
-	stranger.gossip.join(c.gossip.addr)
+	stranger.gossip.join(c.gossip.address())
 	eventually(t, 5*time.Second, "the stranger was met", func() bool { return c.gossip.metForeign() != "" })
 	if err := c.checkCluster(t.Context()); err != nil {
 		t.Errorf("got %v, want the node to go on", err)

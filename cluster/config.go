@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
 	"lbnode/state"
@@ -79,6 +80,10 @@ type hooks struct {
 	dialed func(addr string, conn net.Conn) (net.Conn, error)
 	// logs wraps the store of Raft's log, below its guard.
 	logs func(raft.LogStore) raft.LogStore
+	// lookup stands in for DNS.
+	lookup lookup
+	// gossip changes how memberlist works.
+	gossip func(*memberlist.Config)
 }
 
 // Times that the parts of this package share. They are variables of no Config
@@ -87,10 +92,12 @@ const (
 	waitingEvery    = 5 * time.Second         // between two lines that say what a node waits for
 	formRound       = 300 * time.Millisecond  // between two looks at the listed peers
 	formGrace       = 5 * time.Second         // how long a node that may not found a cluster waits for one
+	namesSteady     = 5 * time.Second         // how long names must lead to the same nodes where only DNS says how many there are
 	promiseHolds    = 15 * time.Second        // how long a peer is bound to a founder
 	probeEvery      = 700 * time.Millisecond  // between two probes of another member by gossip
 	suspectFor      = 3                       // probes' time that a suspected member has to answer, twice that if only one suspects it
 	rejoinSoon      = time.Second             // between two tries to reach members lost of late
+	seedEvery       = 5 * time.Second         // between two tries to reach listed peers that are not there
 	rejoinEvery     = 10 * time.Second        // between two tries to reach peers long gone
 	copyWithin      = time.Second             // how long a node that starts waits to be told that it is a copy
 	leaderlessAfter = 5 * time.Second         // without a leader: autonomous, writes refused at once

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 const (
@@ -27,31 +25,6 @@ const (
 const currentTerm = "CurrentTerm"
 
 var errDiskHangs = errors.New("the disk has not answered for 10 s")
-
-// storePath is the file that holds the log.
-func storePath(dir string) string { return filepath.Join(dir, "raft.db") }
-
-// openStore opens the log in dir. The file's lock keeps a second process out.
-func openStore(dir string) (*raftboltdb.BoltStore, error) {
-	path := storePath(dir)
-	store, err := raftboltdb.New(raftboltdb.Options{
-		Path: path,
-		BoltOptions: &bbolt.Options{
-			Timeout:        time.Second,
-			NoFreelistSync: true,
-			FreelistType:   bbolt.FreelistMapType,
-		},
-	})
-	switch {
-	case errors.Is(err, bbolterrors.ErrTimeout):
-		return nil, fmt.Errorf("the data directory %s is in use by another lbnode: stop it or choose another with -data-dir", dir)
-	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("cannot write to the data directory: %w; choose another with -data-dir", err)
-	case err != nil:
-		return nil, fmt.Errorf("cannot open %s: %w; restore it, or give this node an empty -data-dir to start as a new one", path, err)
-	}
-	return store, nil
-}
 
 // disk notes what the log's store is doing, so that somebody can be told of a disk
 // that hangs or is full.
@@ -233,6 +206,18 @@ func (g *guardedLog) store(entries []*raft.Log) error {
 		g.stale = span{}
 		return nil
 	})
+}
+
+// GetLog implements raft.LogStore. Raft ends the process where it cannot read an entry. Of a
+// damaged log its goroutine ends instead, and with that its part in the cluster; the
+// node, which has heard of the damage, follows with a line that says so.
+func (g *guardedLog) GetLog(index uint64, entry *raft.Log) error {
+	err := g.LogStore.GetLog(index, entry)
+	var d *damage
+	if errors.As(err, &d) {
+		runtime.Goexit()
+	}
+	return err
 }
 
 // DeleteRange implements raft.LogStore. The end of the log becomes stale; its

@@ -22,6 +22,10 @@ var (
 	ErrHeldBack = errors.New("not every node understands this yet")
 	// ErrNeeded: without this node, too few voters would be left that answer.
 	ErrNeeded = errors.New("the cluster cannot do without this node now")
+	// ErrAlive: the node that is to be removed as a dead one is alive.
+	ErrAlive = errors.New("the node is alive")
+	// ErrNoMember: there is no such node among Raft's members.
+	ErrNoMember = errors.New("there is no such member")
 	// ErrForeign: this node and the peer belong to different clusters.
 	ErrForeign = errors.New("belongs to another cluster")
 	// errNotLeader: the node asked is not the leader (any more).
@@ -36,15 +40,18 @@ func reason(err error) string {
 	switch {
 	case err == nil:
 		return ""
+	case secretDiffers(err) != "":
+		return secretDiffers(err)
 	case errors.As(err, &dns):
 		return "does not resolve"
 	case errors.Is(err, syscall.ECONNREFUSED), strings.Contains(err.Error(), "connection refused"):
 		return "refused"
 	case errors.Is(err, os.ErrDeadlineExceeded), strings.Contains(err.Error(), "i/o timeout"):
 		return "no answer"
-	case errors.Is(err, syscall.EHOSTUNREACH), strings.Contains(err.Error(), "no route to host"):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
+		strings.Contains(err.Error(), "no route to host"), strings.Contains(err.Error(), "network is unreachable"):
 		return "no route"
-	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "EOF"), strings.Contains(err.Error(), "crypt"):
+	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "EOF"):
 		return "hung up: does it have the same -secret?"
 	}
 	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")

@@ -35,14 +35,18 @@ type step struct {
 // decide is the rule of formation for a node without state: join a listed peer's
 // cluster if there is one; else found one, if all listed peers are there and
 // empty, this node among them, no two of one name, and it has the lowest id of those
-// that may vote; else wait.
+// that may vote; else wait. A name that leads to nobody else yet may do so later.
 func decide(self helloReply, peers []peer) step {
-	var clusters, missing, candidates []string
-	listed, shared := false, sharedName(self, peers)
+	var clusters, missing, candidates, mine []string
+	listed, unresolved, shared := false, false, sharedName(self, peers)
 	for _, p := range peers {
+		unresolved = unresolved || p.err != nil
 		switch {
 		case p.own:
 			listed = true
+			if p.byName && !slices.Contains(mine, p.name) {
+				mine = append(mine, p.name)
+			}
 			if !self.NonVoter {
 				candidates = append(candidates, self.ID)
 			}
@@ -62,12 +66,14 @@ func decide(self helloReply, peers []peer) step {
 		return step{waiting: "the listed peers to belong to one cluster: they belong to " + strings.Join(clusters, " and ")}
 	case len(clusters) == 1:
 		return step{join: clusters[0]}
-	case !listed:
+	case !listed && !unresolved:
 		return step{hopeless: "it does not list this node's own address", waiting: "a listed peer to have a cluster" + inBrackets(missing)}
 	case shared != "":
 		return step{waiting: "one of the two listed nodes named " + shared + " to be given another -node"}
 	case len(missing) > 0:
 		return step{waiting: fmt.Sprintf("%d of %d: %s", len(missing), len(peers), strings.Join(missing, ", "))}
+	case len(mine) > 0 && !hasOthers(peers):
+		return step{waiting: "another node: " + strings.Join(mine, " and ") + " leads to this node alone; for a cluster of one, start it without -join"}
 	case len(candidates) == 0:
 		return step{hopeless: "all nodes that it lists have -non-voter", waiting: "a listed peer that may vote"}
 	case candidates[0] != self.ID:
@@ -92,10 +98,14 @@ func sharedName(self helloReply, peers []peer) string {
 }
 
 func inBrackets(texts []string) string {
-	if len(texts) == 0 {
+	return bracketed(strings.Join(texts, ", "))
+}
+
+func bracketed(text string) string {
+	if text == "" {
 		return ""
 	}
-	return " (" + strings.Join(texts, ", ") + ")"
+	return " (" + text + ")"
 }
 
 // form ends when this node has a cluster, or with the reason why it never will.
@@ -103,19 +113,16 @@ func (c *Cluster) form(ctx context.Context) error {
 	if len(c.targets) == 0 {
 		return c.bootstrap(NewID(), nil)
 	}
-	started, said := time.Now(), time.Now().Add(-waitingEvery+2*time.Second) // the first line after 2 s
+	said := time.Now().Add(-waitingEvery + 2*time.Second) // the first line after 2 s
+	f := forming{Cluster: c, began: time.Now()}
 	for c.id.clusterID() == "" {
-		peers := c.survey(ctx)
-		if err := c.checkOutgrown(peers); err != nil {
+		next, err := f.round(ctx)
+		if err != nil {
 			return err
 		}
-		next := decide(c.hello(), peers)
-		if err := c.take(ctx, &next, peers); err != nil {
-			return err
-		}
-		if next.hopeless != "" && time.Since(started) > formGrace {
+		if next.hopeless != "" && time.Since(f.began) > formGrace {
 			return fmt.Errorf("cannot form a cluster with -join %s: %s (%s), and it waited in vain for %s",
-				strings.Join(c.cfg.Join, ","), next.hopeless, c.gossip.addr, next.waiting)
+				strings.Join(c.cfg.Join, ","), next.hopeless, c.gossip.address(), next.waiting)
 		}
 		c.setWaiting(next.waiting)
 		if next.waiting != "" && time.Since(said) > waitingEvery {
@@ -128,6 +135,30 @@ func (c *Cluster) form(ctx context.Context) error {
 	}
 	c.setWaiting("")
 	return nil
+}
+
+// forming is what a node that forms a cluster remembers from one round to the next.
+type forming struct {
+	*Cluster
+	began time.Time // with a network
+	names steady
+}
+
+// round looks at the listed peers, does what follows from it, and says what is next.
+func (f *forming) round(ctx context.Context) (step, error) {
+	all := f.lookUp(ctx)
+	if !f.settle(all) {
+		f.began = time.Now()
+		return step{waiting: "a network: " + noNetwork}, nil
+	}
+	peers := f.survey(ctx, all)
+	if err := f.checkOutgrown(peers); err != nil {
+		return step{}, err
+	}
+	next := decide(f.hello(), peers)
+	f.names.hold(&next, f.targets, peers, time.Now())
+	err := f.take(ctx, &next, peers)
+	return next, err
 }
 
 // take carries a step out; one that fails because another node was faster becomes
@@ -147,9 +178,24 @@ func (c *Cluster) take(ctx context.Context, next *step, peers []peer) error {
 	return err
 }
 
-// survey looks at all listed addresses.
-func (c *Cluster) survey(ctx context.Context) []peer {
-	all := resolve(ctx, c.targets)
+// survey looks at all listed addresses and, where DNS says how many there are, at the
+// nodes that gossip has met as well: DNS may have told another node more.
+func (c *Cluster) survey(ctx context.Context, all []listed) []peer {
+	peers := c.lookAt(ctx, all)
+	if !countedByDNS(c.targets, peers) {
+		return peers
+	}
+	var met []listed
+	for _, m := range c.gossip.all() {
+		unlisted := !slices.ContainsFunc(peers, func(p peer) bool { return p.addr == m.Addr })
+		if unlisted && m.State == Alive && m.ID != c.id.nodeID() {
+			met = append(met, listed{name: m.Name + " at " + m.Addr.String(), addr: m.Addr, byName: true})
+		}
+	}
+	return append(peers, c.lookAt(ctx, met)...)
+}
+
+func (c *Cluster) lookAt(ctx context.Context, all []listed) []peer {
 	peers := make([]peer, len(all))
 	var asking sync.WaitGroup
 	for i, l := range all {
@@ -167,7 +213,7 @@ func (c *Cluster) look(ctx context.Context, l listed) peer {
 		p.reason = reason(l.err)
 		return p
 	}
-	if isOwn(l.addr, c.gossip.addr, c.bindHost) {
+	if isOwn(l.addr, c.gossip.address(), c.bindHost) {
 		p.own = true
 		return p
 	}
@@ -246,7 +292,7 @@ func (c *Cluster) bootstrap(clusterID string, peers []peer) error {
 	if err := c.beginFounding(clusterID); err != nil {
 		return err
 	}
-	members := foundingMembers(c.hello(), c.raftAddr.String(), peers)
+	members := foundingMembers(c.hello(), c.raftAddr().String(), peers)
 	if err := c.raft().BootstrapCluster(raft.Configuration{Servers: members}).Error(); err != nil {
 		return fmt.Errorf("cannot found the cluster: %w", err)
 	}

@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -26,6 +28,10 @@ func TestDecide(t *testing.T) {
 		return peer{listed: listed{name: id}, hello: helloReply{ID: id, Name: name}}
 	}
 	absent := func(name, why string) peer { return peer{listed: listed{name: name}, reason: why} }
+	ownByName := func(name string) peer { return peer{own: true, listed: listed{name: name, byName: true}} }
+	unresolved := func(name string) peer {
+		return peer{listed: listed{name: name, err: errors.New("no such host")}, reason: "does not resolve"}
+	}
 	for _, test := range []struct {
 		name  string
 		self  helloReply
@@ -51,6 +57,15 @@ func TestDecide(t *testing.T) {
 			step{waiting: "one of the two listed nodes named lb1 to be given another -node"}},
 		{"two others share a name", helloReply{ID: "a"}, []peer{own, named("b", "lb2"), named("c", "lb2")},
 			step{waiting: "one of the two listed nodes named lb2 to be given another -node"}},
+		{"one name that leads to itself alone", helloReply{ID: "a"}, []peer{ownByName("lb.test:7946")},
+			step{waiting: "another node: lb.test:7946 leads to this node alone; for a cluster of one, start it without -join"}},
+		{"names that all lead to itself", helloReply{ID: "a"}, []peer{ownByName("lb1:7946"), ownByName("lb2:7946"), own},
+			step{waiting: "another node: lb1:7946 and lb2:7946 leads to this node alone; for a cluster of one, start it without -join"}},
+		{"a name that leads to another as well", helloReply{ID: "a"}, []peer{ownByName("lb.test:7946"), empty("b")}, step{found: true}},
+		{"no name resolves yet", helloReply{ID: "a"}, []peer{unresolved("lb1:7946"), unresolved("lb2:7946")},
+			step{waiting: "2 of 2: lb1:7946 does not resolve, lb2:7946 does not resolve"}},
+		{"its own name does not resolve yet", helloReply{ID: "a"}, []peer{unresolved("lb1:7946"), empty("b")},
+			step{waiting: "1 of 2: lb1:7946 does not resolve"}},
 		{"listed under two addresses of its own", helloReply{ID: "a"}, []peer{own, own, empty("b")}, step{found: true}},
 	} {
 		if got := decide(test.self, test.peers); got != test.want {
@@ -213,13 +228,13 @@ func TestSecretsMustMatch(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, 2, func(c *Config) { c.Secrets = testSecrets('s') })
 	propose(t, nodes[1], addBackend("web-1", 3001))
-	for name, other := range map[string][][]byte{"another secret": testSecrets('x'), "no secret": nil} {
+	for name, other := range map[string][][]byte{usesOther: testSecrets('x'), onlyItHas: nil} {
 		cfg := newConfig(t, name[:2], nodes[0].cfg.Bind)
 		cfg.Join = append(cfg.Join, cfg.Bind)
 		cfg.Secrets = other
 		stranger := start(t, cfg)
 		eventually(t, waitLong, name+": it waits and says why", func() bool {
-			return strings.Contains(stranger.degraded(), "waiting for 1 of 2: "+nodes[0].cfg.Bind+" hung up: does it have the same -secret?")
+			return strings.Contains(stranger.degraded(), "waiting for 1 of 2: "+nodes[0].cfg.Bind+" "+name)
 		})
 		if got := len(nodes[0].gossip.all()); got != 2 {
 			t.Errorf("%s: got %d members, want 2", name, got)
@@ -239,7 +254,7 @@ func TestFoundingCutShortIsBegunAgain(t *testing.T) {
 	if err := id.set("stillborn", true); err != nil {
 		t.Fatal(err)
 	}
-	store, err := openStore(cfg.DataDir)
+	store, err := openStore(cfg.DataDir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -44,23 +45,26 @@ type member struct {
 	Addr  netip.AddrPort // gossip
 	State MemberState
 	Since time.Time // of State
+	said  uint64    // digest of what it says of itself
 }
 
 // gossip finds the other nodes and keeps their list. It remembers those that are
 // gone until forget is called.
 type gossip struct {
-	list      *memberlist.Memberlist
+	list      *liveList
 	transport *gossipTransport
 	udp       udpWatch
+	unlike    unlike
+	strangers foreigners
 	id        *identity
-	addr      netip.AddrPort // what others are told
-	changed   func()         // members came, went or changed; must not block
+	changed   func() // members came, went or changed; must not block
 	log       *slog.Logger
 	library   *libraryLog
 
 	telling sync.Mutex // memberlist's UpdateNode is for one caller at a time
 
 	mu      sync.RWMutex
+	own     netip.AddrPort // what others are told
 	self    meta
 	members map[string]member // by node id, this node aside
 	foreign string            // id of another cluster that was met, empty if none
@@ -75,10 +79,11 @@ type gossipConfig struct {
 	from      networks
 	self      meta
 	changed   func()
+	tune      func(*memberlist.Config) // nil but in tests
 }
 
-func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) {
-	g := &gossip{id: id, changed: c.changed, log: log, library: newLibraryLog(log), self: c.self, members: map[string]member{}}
+func newGossip(id *identity, c gossipConfig, out *slog.Logger) (*gossip, error) {
+	g := &gossip{id: id, changed: c.changed, log: out, library: newLibraryLog(out), self: c.self, members: map[string]member{}}
 	if size := len(g.NodeMeta(0)) + 64; size > memberlist.MetaMaxSize { // 64: the cluster id, still to come
 		return nil, fmt.Errorf("the node's name, version and addresses are too long to gossip: %d bytes of at most %d", size, memberlist.MetaMaxSize)
 	}
@@ -87,15 +92,24 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	if err != nil {
 		return nil, err
 	}
-	g.transport = newGossipTransport(listening, c.from, c.keyring != nil, g.udp.note)
+	g.transport = newGossipTransport(listening, c.from, c.keyring != nil, g.udp.note, out)
 	port := listening.GetAutoBindPort()
-	g.addr = netip.AddrPortFrom(c.advertise, uint16(port))
+	g.own = netip.AddrPortFrom(c.advertise, uint16(port))
+	if g.list, err = newLiveList(g.transport, func() *memberlist.Config { return g.config(c, library) }, g); err != nil {
+		g.transport.Shutdown()
+		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
+	}
+	return g, nil
+}
+
+// config is memberlist's, for this node where it is now.
+func (g *gossip) config(c gossipConfig, library *log.Logger) *memberlist.Config {
+	own := g.address()
 	config := memberlist.DefaultLANConfig()
-	config.Name = id.nodeID()
-	config.Transport = g.transport
-	config.BindPort = port
-	config.AdvertiseAddr = c.advertise.String()
-	config.AdvertisePort = port
+	config.Name = g.id.nodeID()
+	config.BindPort = int(own.Port())
+	config.AdvertiseAddr = own.Addr().String()
+	config.AdvertisePort = int(own.Port())
 	config.Label = gossipLabel
 	config.Keyring = c.keyring
 	config.EnableCompression = false // messages are small, and decompression was once a way in
@@ -104,12 +118,18 @@ func newGossip(id *identity, c gossipConfig, log *slog.Logger) (*gossip, error) 
 	config.ProbeInterval, config.ProbeTimeout = probeEvery, probeEvery*3/7
 	config.SuspicionMult, config.SuspicionMaxTimeoutMult = suspectFor, 2
 	config.Logger = library
-	config.Delegate, config.Events, config.Alive, config.Merge, config.Conflict, config.Ping = g, g, g, g, g, g
-	if g.list, err = memberlist.Create(config); err != nil {
-		g.transport.Shutdown()
-		return nil, fmt.Errorf("cannot start gossip on %s: %w", c.bind, err)
+	config.Delegate, config.Alive, config.Merge, config.Conflict, config.Ping = g, g, g, g, g
+	if c.tune != nil {
+		c.tune(config)
 	}
-	return g, nil
+	return config
+}
+
+// address is what the others are told.
+func (g *gossip) address() netip.AddrPort {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.own
 }
 
 // listenGossip binds TCP and UDP to one port. A port chosen by the system may be
@@ -145,17 +165,22 @@ func addrPort(n *memberlist.Node) netip.AddrPort {
 // join exchanges members with the node at addr.
 func (g *gossip) join(addr netip.AddrPort) error {
 	_, err := g.list.Join([]string{addr.String()})
+	g.unlike.note(addr.String(), err, time.Now())
 	return err
 }
 
-// tell changes what this node says of itself.
+// tell changes what this node says of itself, and says it. Without an error it was sent, or
+// a member has answered; whether all have heard it shows later (heard.go).
 func (g *gossip) tell(change func(*meta)) error {
 	g.telling.Lock()
 	defer g.telling.Unlock()
 	g.mu.Lock()
 	change(&g.self)
 	g.mu.Unlock()
-	return g.list.UpdateNode(time.Second)
+	if err := g.list.UpdateNode(time.Second); err != nil {
+		return g.exchange()
+	}
+	return nil
 }
 
 // toldCluster is the cluster that this node has told the others it belongs to.
@@ -171,11 +196,13 @@ func (g *gossip) stop(going string) error {
 	if going == "" {
 		return g.list.Shutdown()
 	}
-	if err := g.tell(func(m *meta) { m.Going = going }); err != nil {
-		g.log.Debug("could not tell all nodes that this one "+going, "error", err)
+	g.tell(func(m *meta) { m.Going = going })
+	if err := g.exchange(); err != nil { // nobody can ask later
+		g.log.Debug("could not tell any node that this one "+going, "error", err)
 	}
 	if err := g.list.Leave(time.Second); err != nil {
 		g.log.Debug("could not say goodbye to all nodes", "error", err)
+		g.exchange()
 	}
 	return g.list.Shutdown()
 }
@@ -186,7 +213,7 @@ func (g *gossip) me() member {
 	defer g.mu.RUnlock()
 	self := g.self
 	self.ClusterID = g.id.clusterID()
-	return member{meta: self, ID: g.id.nodeID(), Addr: g.addr, State: Alive}
+	return member{meta: self, ID: g.id.nodeID(), Addr: g.own, State: Alive, said: digestOf(g.own, self.encode())}
 }
 
 // all returns every known node of this cluster, this one included, sorted by id.
@@ -238,6 +265,11 @@ func (g *gossip) at(addr netip.AddrPort) (member, bool) {
 	return member{}, false
 }
 
+// otherClusters says which clusters were met that are not this node's.
+func (g *gossip) otherClusters(now time.Time) []string {
+	return g.strangers.problems(g.id.clusterID(), func(addr netip.AddrPort) bool { _, ours := g.at(addr); return ours }, now)
+}
+
 // remember adds a node known from an earlier run, as failed until it shows.
 func (g *gossip) remember(m member) {
 	g.mu.Lock()
@@ -268,7 +300,7 @@ func (g *gossip) note(n *memberlist.Node, state MemberState) {
 	if n.Name == g.id.nodeID() {
 		return
 	}
-	m := member{ID: n.Name, Addr: addrPort(n), State: state, Since: time.Now()}
+	m := member{ID: n.Name, Addr: addrPort(n), State: state, Since: time.Now(), said: digestOf(addrPort(n), n.Meta)}
 	if err := json.Unmarshal(n.Meta, &m.meta); err != nil {
 		g.log.Warn("a node says of itself what this version cannot read", "peer", n.Name, "error", err)
 		return
@@ -309,6 +341,7 @@ func (g *gossip) NotifyAlive(n *memberlist.Node) error {
 		return err
 	}
 	if own := g.id.clusterID(); own != "" && m.ClusterID != "" && m.ClusterID != own {
+		g.strangers.note(n.Name, foreigner{m.Name, m.ClusterID, addrPort(n), time.Now()})
 		return fmt.Errorf("node %s %w, %s", m.Name, ErrForeign, m.ClusterID)
 	}
 	return nil
@@ -322,6 +355,7 @@ func (g *gossip) NotifyMerge(peers []*memberlist.Node) error {
 		return nil
 	}
 	foreign := ""
+	met := map[string]foreigner{}
 	for _, n := range peers {
 		var m meta
 		if n.State != memberlist.StateAlive || json.Unmarshal(n.Meta, &m) != nil {
@@ -333,10 +367,14 @@ func (g *gossip) NotifyMerge(peers []*memberlist.Node) error {
 		case "":
 		default:
 			foreign = m.ClusterID
+			met[n.Name] = foreigner{m.Name, m.ClusterID, addrPort(n), time.Now()}
 		}
 	}
 	if foreign == "" {
 		return nil
+	}
+	for id, node := range met {
+		g.strangers.note(id, node)
 	}
 	g.mu.Lock()
 	g.foreign = foreign
@@ -388,7 +426,11 @@ func (g *gossip) NodeMeta(int) []byte {
 	self := g.self
 	g.mu.RUnlock()
 	self.ClusterID = g.id.clusterID()
-	text, err := json.Marshal(self)
+	return self.encode()
+}
+
+func (m meta) encode() []byte {
+	text, err := json.Marshal(m)
 	if err != nil { // strings and booleans always marshal
 		panic("cluster: cannot encode meta: " + err.Error())
 	}

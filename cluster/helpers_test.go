@@ -214,7 +214,7 @@ func stopAll(nodes []*node) {
 
 func waitFormed(t testing.TB, nodes []*node) {
 	t.Helper()
-	eventually(t, 30*time.Second, "all nodes are in one cluster with a leader", func() bool {
+	eventually(t, waitLong, "all nodes are in one cluster with a leader", func() bool {
 		for _, n := range nodes {
 			if id, _ := n.leader(); id == "" || n.id.clusterID() != nodes[0].id.clusterID() || n.View().ClusterID == "" {
 				return false
@@ -250,7 +250,7 @@ func skipRaftRace(t *testing.T) {
 }
 
 // waitLong is for what takes elections, promotions or the wait for a silent node.
-const waitLong = 30 * time.Second
+const waitLong = 2 * time.Minute
 
 func addBackend(name string, port int) *state.AddBackend {
 	return &state.AddBackend{Pool: state.DefaultPool, Backend: state.Backend{ID: NewID(), Name: name, Host: "127.0.0.1", Port: port}}

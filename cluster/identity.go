@@ -62,7 +62,7 @@ func openIdentity(dir string) (*identity, error) {
 		return nil, fmt.Errorf("a recovery of %s was cut short: finish it with lbnode recover -data-dir %[1]s, or put %s back in its place", dir, data.Recovering)
 	}
 	id.data = data
-	return id, nil
+	return id, sealFile(id.path)
 }
 
 func readIdentity(path string) (data identityFile, err error) {
@@ -70,8 +70,11 @@ func readIdentity(path string) (data identityFile, err error) {
 	if err != nil {
 		return data, fmt.Errorf("cannot read the node's identity: %w", err)
 	}
-	if err := json.Unmarshal(text, &data); err != nil || data.ID == "" {
-		return data, fmt.Errorf("%s is damaged: restore it, or give this node an empty -data-dir to start as a new one", path)
+	if err := readSealed(text, &data); err != nil {
+		return data, &damage{path, err.Error()}
+	}
+	if data.ID == "" {
+		return data, &damage{path, "it names no node"}
 	}
 	return data, nil
 }
@@ -118,7 +121,7 @@ func (i *identity) write(next identityFile) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(i.path, append(text, '\n'), 0o600); err != nil {
+	if err := renameio.WriteFile(i.path, sealJSON(append(text, '\n')), 0o600); err != nil {
 		return fmt.Errorf("cannot write the node's identity: %w", err)
 	}
 	if err := syncDir(filepath.Dir(i.path)); err != nil { // before a log is written that belongs to it

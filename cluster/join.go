@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -80,44 +82,85 @@ func checkHost(host string) error {
 
 // listed is one address that a join list stands for at the moment.
 type listed struct {
-	name string         // as the person wrote it, with the port
-	addr netip.AddrPort // invalid if the name does not resolve
-	err  error          // why not
+	name   string         // as the person wrote it, with the port
+	addr   netip.AddrPort // invalid if the name does not resolve
+	err    error          // why not
+	byName bool           // DNS gave the address
 }
 
-// resolve looks all targets up. A target that does not resolve is in the result
-// too, because a cluster must not be founded without it.
-func resolve(ctx context.Context, targets []JoinTarget) []listed {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+// resolveWithin is how long a name is looked up. What does not answer in that time
+// does not resolve for now.
+const resolveWithin = 5 * time.Second
+
+// lookup finds the addresses of a host.
+type lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+
+func lookUpHost(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
+// resolve looks all targets up at the same time. A target that does not resolve is in
+// the result too, because a cluster must not be founded without it.
+func resolve(ctx context.Context, targets []JoinTarget, look lookup) []listed {
+	ctx, cancel := context.WithTimeout(ctx, resolveWithin)
 	defer cancel()
+	found := make([][]listed, len(targets))
+	var looking sync.WaitGroup
+	for i, t := range targets {
+		looking.Go(func() { found[i] = t.resolve(ctx, look) })
+	}
+	looking.Wait()
+	return withoutDoubles(slices.Concat(found...))
+}
+
+// withoutDoubles keeps one entry for each address. It is by name if any was.
+func withoutDoubles(found []listed) []listed {
 	var all []listed
-	seen := map[netip.AddrPort]bool{}
-	for _, t := range targets {
-		for _, l := range t.resolve(ctx) {
-			if l.err == nil && seen[l.addr] {
-				continue
-			}
-			seen[l.addr] = true
-			all = append(all, l)
+	at := map[netip.AddrPort]int{}
+	for _, l := range found {
+		if i, seen := at[l.addr]; l.err == nil && seen {
+			all[i].byName = all[i].byName || l.byName
+			continue
 		}
+		if l.err == nil {
+			at[l.addr] = len(all)
+		}
+		all = append(all, l)
 	}
 	return all
 }
 
-func (t JoinTarget) resolve(ctx context.Context) []listed {
+func (t JoinTarget) resolve(ctx context.Context, look lookup) []listed {
 	if t.Port == 0 {
-		return resolveSRV(ctx, t)
+		return resolveSRV(ctx, t, look)
 	}
-	if ip, err := netip.ParseAddr(t.Host); err == nil {
-		return []listed{{name: t.String(), addr: netip.AddrPortFrom(ip.Unmap(), uint16(t.Port))}}
+	if addr, ok := t.literal(); ok {
+		return []listed{{name: t.String(), addr: addr}}
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", t.Host)
+	ips, err := look(ctx, t.Host)
 	if err != nil {
-		return []listed{{name: t.String(), err: err}}
+		return []listed{{name: t.String(), err: err, byName: true}}
 	}
 	all := make([]listed, 0, len(ips))
 	for _, ip := range preferIPv4(ips) {
-		all = append(all, listed{name: t.String(), addr: netip.AddrPortFrom(ip.Unmap(), uint16(t.Port))})
+		all = append(all, listed{name: t.String(), addr: netip.AddrPortFrom(ip.Unmap(), uint16(t.Port)), byName: true})
+	}
+	return all
+}
+
+// literal is the address of a target that is one and no name.
+func (t JoinTarget) literal() (netip.AddrPort, bool) {
+	ip, err := netip.ParseAddr(t.Host)
+	return netip.AddrPortFrom(ip.Unmap(), uint16(t.Port)), err == nil
+}
+
+// literals are the targets that need no looking up.
+func literals(targets []JoinTarget) []listed {
+	var all []listed
+	for _, t := range targets {
+		if addr, ok := t.literal(); ok {
+			all = append(all, listed{name: t.String(), addr: addr})
+		}
 	}
 	return all
 }
@@ -137,67 +180,20 @@ func preferIPv4(ips []netip.Addr) []netip.Addr {
 	return ips
 }
 
-func resolveSRV(ctx context.Context, t JoinTarget) []listed {
+func resolveSRV(ctx context.Context, t JoinTarget, look lookup) []listed {
 	_, records, err := net.DefaultResolver.LookupSRV(ctx, "", "", t.Host)
 	if err != nil {
-		return []listed{{name: t.String(), err: err}}
+		return []listed{{name: t.String(), err: err, byName: true}}
 	}
 	var all []listed
 	for _, r := range records {
 		host := strings.TrimSuffix(r.Target, ".")
-		all = append(all, JoinTarget{host, int(r.Port)}.resolve(ctx)...)
+		for _, l := range (JoinTarget{host, int(r.Port)}).resolve(ctx, look) {
+			l.byName = true
+			all = append(all, l)
+		}
 	}
 	return all
-}
-
-// chooseAdvertise picks the IP address that others reach this node at, and says
-// why: what was given, what gossip is bound to, or the address from which this
-// machine reaches the first listed peer that is not itself.
-func chooseAdvertise(ctx context.Context, c *Config, targets []JoinTarget) (netip.Addr, string, error) {
-	if c.Advertise != "" {
-		ip, err := netip.ParseAddr(c.Advertise)
-		return ip, "given by -advertise", err
-	}
-	host, port, err := splitAddr(c.Bind)
-	if err != nil {
-		return netip.Addr{}, "", err
-	}
-	if !isWildcard(host) {
-		ip, err := netip.ParseAddr(host)
-		return ip, "gossip is bound to it", err
-	}
-	var own netip.Addr
-	for _, l := range resolve(ctx, targets) {
-		if l.err != nil || l.addr.Addr().IsLoopback() && int(l.addr.Port()) == port {
-			continue // a name of this very machine often resolves to 127.0.1.1
-		}
-		ip, err := routesTo(l.addr)
-		if err == nil && ip != l.addr.Addr() {
-			return ip, "it routes to " + l.name, nil
-		}
-		if err == nil {
-			own = ip // a machine reaches its own addresses from themselves
-		}
-	}
-	if own.IsValid() {
-		return own, "it is in the join list", nil
-	}
-	// An address of the documentation range: nothing is sent, the system only says
-	// which of its own addresses it would send from.
-	if ip, err := routesTo(netip.MustParseAddrPort("192.0.2.1:9")); err == nil {
-		return ip, "it is the default route's", nil
-	}
-	return netip.MustParseAddr("127.0.0.1"), "this machine has no route to any other", nil
-}
-
-// routesTo returns the local address from which target would be reached.
-func routesTo(target netip.AddrPort) (netip.Addr, error) {
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(target))
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
 
 // isOwn says whether a listed address is this node's own: the advertised or the
@@ -217,14 +213,6 @@ func isOwn(addr netip.AddrPort, advertised netip.AddrPort, bindHost string) bool
 	if addr.Addr().IsLoopback() {
 		return true
 	}
-	interfaces, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
-	}
-	for _, i := range interfaces {
-		if prefix, err := netip.ParsePrefix(i.String()); err == nil && prefix.Addr().Unmap() == addr.Addr() {
-			return true
-		}
-	}
-	return false
+	has, err := hasAddress(addr.Addr())
+	return has && err == nil
 }

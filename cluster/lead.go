@@ -310,12 +310,10 @@ func (c *Cluster) Leave(ctx context.Context) error {
 func (c *Cluster) leaveRaft(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, officeWithin)
 	defer cancel()
-	if err := c.gossip.tell(func(m *meta) { m.Going = leaves }); err != nil {
-		c.log.Debug("could not tell all nodes that this one leaves", "error", err)
-	}
+	c.tell(func(m *meta) { m.Going = leaves })
 	defer func() {
 		if err != nil {
-			c.gossip.tell(func(m *meta) { m.Going = "" })
+			c.tell(func(m *meta) { m.Going = "" })
 		}
 	}()
 	for unknown := false; ; {
@@ -352,11 +350,19 @@ func (c *Cluster) remove(ctx context.Context, call removeCall) error {
 	if c.raft().State() != raft.Leader {
 		return errNotLeader
 	}
-	if err := c.awaitSpare(ctx, raft.ServerID(call.ID)); err != nil {
+	if err := c.hearsLeaving(call.ID); err != nil {
 		return err
 	}
 	c.log.Info("removing a node that leaves", "id", call.ID)
-	err := await(ctx, c.raft().RemoveServer(raft.ServerID(call.ID), 0, officeWithin))
+	return c.takeOut(ctx, raft.ServerID(call.ID))
+}
+
+// takeOut removes a node from Raft if the cluster can do without it.
+func (c *Cluster) takeOut(ctx context.Context, id raft.ServerID) error {
+	if err := c.awaitSpare(ctx, id); err != nil {
+		return err
+	}
+	err := await(ctx, c.raft().RemoveServer(id, 0, officeWithin))
 	switch {
 	case err == nil:
 		return nil

@@ -29,7 +29,7 @@ func TestNoOfficeBeforeTheFoundingIsOnDisk(t *testing.T) {
 	if err := c.id.set("x", true); err != nil {
 		t.Fatal(err)
 	}
-	members := foundingMembers(c.hello(), c.raftAddr.String(), nil)
+	members := foundingMembers(c.hello(), c.raftAddr().String(), nil)
 	if err := c.raft().BootstrapCluster(raft.Configuration{Servers: members}).Error(); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestSilentPeersAreTriedTogether(t *testing.T) {
 		silent = append(silent, listenSilently(t))
 	}
 	began := time.Now()
-	c.rejoin(silent)
+	c.gossip.joinAll(silent)
 	if got := time.Since(began); got > 10*time.Second {
 		t.Errorf("8 silent peers took %s", got)
 	}

@@ -68,7 +68,7 @@ func silentAfter(members int) time.Duration {
 func (c *Cluster) blockedLinks(now time.Time) []string {
 	var blocked []string
 	for _, m := range c.gossip.udp.silent(c.gossip.others(), now) {
-		blocked = append(blocked, fmt.Sprintf("UDP %d blocked from %s to %s", c.gossip.addr.Port(), m.Name, c.cfg.Name))
+		blocked = append(blocked, fmt.Sprintf("UDP %d blocked from %s to %s", c.gossip.address().Port(), m.Name, c.cfg.Name))
 	}
 	return blocked
 }

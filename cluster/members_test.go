@@ -198,7 +198,7 @@ func TestCopyThatMeetsItsOriginalLaterEnds(t *testing.T) {
 		}
 	}
 	log.forget()
-	if err := twin.gossip.join(nodes[1].gossip.addr); err != nil {
+	if err := twin.gossip.join(nodes[1].gossip.address()); err != nil {
 		t.Fatal(err)
 	}
 	if got := failure(t, twin); !strings.Contains(got, "is a copy: node "+nodes[0].ID()+" runs already at "+nodes[0].cfg.Bind) {
@@ -207,7 +207,7 @@ func TestCopyThatMeetsItsOriginalLaterEnds(t *testing.T) {
 	twin.Stop()
 	propose(t, nodes[0], addBackend("web-1", 3001))
 	for _, n := range nodes[1:] {
-		if m, _ := n.gossip.find(nodes[0].ID()); m.State != Alive || m.Addr != nodes[0].gossip.addr {
+		if m, _ := n.gossip.find(nodes[0].ID()); m.State != Alive || m.Addr != nodes[0].gossip.address() {
 			t.Errorf("%s takes the original for %s at %s", n.cfg.Name, m.State, m.Addr)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lbnode/cluster/strangers"
 )
 
 // One TCP port carries Raft and the calls between nodes. A connection begins with
@@ -30,7 +32,7 @@ type mux struct {
 	keys     *keys // nil: not protected
 	raft     *chanListener
 	calls    *chanListener
-	waiting  *handshakes
+	waiting  *strangers.Room
 	// admit says whether Raft's connections of that cluster may come in.
 	admit func(clusterID string) error
 	log   *slog.Logger
@@ -74,7 +76,7 @@ func (m *mux) acceptLoop() {
 			conn.Close()
 			continue
 		}
-		m.waiting.enter(conn)
+		m.waiting.Enter(conn)
 		m.running.Go(func() { m.sort(conn) })
 	}
 }
@@ -85,7 +87,7 @@ func (m *mux) sort(raw net.Conn) {
 	if err == nil && kind == raftConn {
 		err = m.admitRaft(conn)
 	}
-	m.waiting.leave(raw)
+	m.waiting.Leave(raw)
 	if err != nil {
 		conn.Close()
 		if !errors.Is(err, io.EOF) {
@@ -99,6 +101,14 @@ func (m *mux) sort(raw net.Conn) {
 	} else {
 		m.calls.deliver(conn)
 	}
+}
+
+// unproven is the room for those who call, nil if they have proved the secret.
+func (m *mux) unproven() *strangers.Room {
+	if m.keys != nil {
+		return nil
+	}
+	return m.waiting
 }
 
 // open returns raw, or the protected connection over it, also with an error.

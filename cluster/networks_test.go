@@ -41,7 +41,7 @@ func TestNodeFromElsewhereIsNotLetIn(t *testing.T) {
 	nodes := startCluster(t, 1, func(c *Config) { c.AllowFrom = []string{"10.0.0.0/8"} })
 	stranger := newConfig(t, "stranger", nodes[0].cfg.Bind)
 	c := openOnly(t, stranger)
-	if err := c.gossip.join(nodes[0].gossip.addr); err == nil {
+	if err := c.gossip.join(nodes[0].gossip.address()); err == nil {
 		t.Error("gossip let it in")
 	}
 	conn, err := net.Dial("tcp", nodes[0].cfg.Raft)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -33,26 +32,39 @@ type keptPeer struct {
 
 func (c *Cluster) peersPath() string { return filepath.Join(c.cfg.DataDir, "peers.json") }
 
-// recallPeers tells gossip of the members of an earlier run.
-func (c *Cluster) recallPeers() {
+// readPeers reads the members of an earlier run.
+func (c *Cluster) readPeers() (kept []keptPeer) {
 	text, err := os.ReadFile(c.peersPath())
 	if errors.Is(err, fs.ErrNotExist) {
-		return
+		return nil
 	}
-	var kept []keptPeer
 	if err == nil {
 		err = json.Unmarshal(text, &kept)
 	}
 	if err != nil {
 		c.log.Warn("cannot use the list of peers kept on disk; the join list and the log have them too", "error", err)
-		return
+		return nil
 	}
-	for _, p := range kept {
+	return kept
+}
+
+// keptAddrs is where the other members were in an earlier run.
+func (c *Cluster) keptAddrs() (addrs []netip.AddrPort) {
+	for _, p := range c.kept {
+		if p.ID != c.id.nodeID() {
+			addrs = append(addrs, p.Addr)
+		}
+	}
+	return addrs
+}
+
+// recallPeers tells gossip of the members of an earlier run.
+func (c *Cluster) recallPeers() {
+	for _, p := range c.kept {
 		c.gossip.remember(member{ID: p.ID, Addr: p.Addr, meta: meta{
 			Name: p.Name, RaftAddr: p.RaftAddr, ClusterID: c.id.clusterID(), Version: p.Version, Commands: p.Commands,
 		}})
 	}
-	c.kept = kept
 }
 
 // keepPeers writes the members of this cluster to disk if they changed.
@@ -85,11 +97,11 @@ func (c *Cluster) seedLoop(ctx context.Context) {
 		if c.id.clusterID() == "" {
 			continue // formation meets the peers
 		}
-		wait = rejoinEvery
+		wait = seedEvery
 		if id, _ := c.leader(); id == "" {
 			wait = 2 * rejoinSoon
 		}
-		c.rejoin(append(c.unmet(ctx), c.doubting()...))
+		c.rejoin(append(c.unmet(c.lookUp(ctx)), c.doubting()...))
 	}
 }
 
@@ -110,32 +122,33 @@ func (c *Cluster) rejoinLoop(ctx context.Context) {
 // that came back at another address is not believed while gossip still counts on
 // its old one, and must say again where it is.
 func (c *Cluster) doubting() []netip.AddrPort {
+	if id, _ := c.leader(); id != "" {
+		return nil
+	}
+	return c.someone()
+}
+
+// someone returns the address of a living member, if there is one.
+func (c *Cluster) someone() []netip.AddrPort {
 	alive := c.gossip.others()
-	if id, _ := c.leader(); id != "" || len(alive) == 0 {
+	if len(alive) == 0 {
 		return nil
 	}
 	return []netip.AddrPort{alive[rand.IntN(len(alive))].Addr}
 }
 
-// rejoin tries all addresses at once: one that does not answer takes seconds, which
-// neither the others nor a node that stops should wait for in turn.
+// rejoin tries all addresses, unless nobody would reach this node where it says that it is.
 func (c *Cluster) rejoin(addrs []netip.AddrPort) {
-	var trying sync.WaitGroup
-	for _, addr := range addrs {
-		trying.Go(func() {
-			if err := c.gossip.join(addr); err != nil {
-				c.log.Debug("a peer is still away", "addr", addr, "reason", reason(err))
-			}
-		})
+	if c.here().worth > nowhere {
+		c.gossip.joinAll(addrs)
 	}
-	trying.Wait()
 }
 
 // unmet returns the listed addresses at which nobody is known to live.
-func (c *Cluster) unmet(ctx context.Context) []netip.AddrPort {
+func (c *Cluster) unmet(all []listed) []netip.AddrPort {
 	var addrs []netip.AddrPort
-	for _, l := range resolve(ctx, c.targets) {
-		if _, alive := c.gossip.at(l.addr); l.err == nil && !alive && !isOwn(l.addr, c.gossip.addr, c.bindHost) {
+	for _, l := range all {
+		if _, alive := c.gossip.at(l.addr); l.err == nil && !alive && !isOwn(l.addr, c.gossip.address(), c.bindHost) {
 			addrs = append(addrs, l.addr)
 		}
 	}
@@ -149,7 +162,7 @@ func (c *Cluster) lost(now time.Time, all bool) []netip.AddrPort {
 	for _, m := range c.gossip.all() {
 		_, replaced := c.gossip.at(m.Addr)
 		late := m.State == Failed && now.Sub(m.Since) < removeDeadAfter
-		if m.State != Alive && (all || late) && !replaced && m.Addr != c.gossip.addr {
+		if m.State != Alive && (all || late) && !replaced && m.Addr != c.gossip.address() {
 			addrs = append(addrs, m.Addr)
 		}
 	}

@@ -95,14 +95,20 @@ func (c *Cluster) quorumLost() string {
 	for _, s := range servers {
 		m, known := c.gossip.find(string(s.ID))
 		if s.Suffrage == 0 && (!known || m.State != Alive) {
-			missing = append(missing, nameOr(m.Name, string(s.ID))+" at "+nameOr(m.RaftAddr, string(s.Address)))
+			m.RaftAddr = nameOr(m.RaftAddr, string(s.Address))
+			secret := c.secretOf(m, time.Now())
+			missing = append(missing, nameOr(m.Name, string(s.ID))+" at "+m.RaftAddr+bracketed(secret))
 		}
 	}
 	if len(missing) == 0 { // gossip takes some seconds to give a node up
 		return fmt.Sprintf("none of the %d voters leads, although gossip still counts all of them", total)
 	}
-	return fmt.Sprintf("%d of %d voters are alive, %d are needed; missing: %s",
-		total-len(missing), total, total/2+1, strings.Join(missing, ", "))
+	network := ""
+	if c.here().worth == nowhere {
+		network = noNetwork + "; "
+	}
+	return fmt.Sprintf("%s%d of %d voters are alive, %d are needed; missing: %s",
+		network, total-len(missing), total, total/2+1, strings.Join(missing, ", "))
 }
 
 func nameOr(name, otherwise string) string {

@@ -11,9 +11,6 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// keptSnapshots is how many snapshots Raft keeps, in case the newest is damaged.
-const keptSnapshots = 2
-
 // raftConfig returns Raft's settings; slow stretches its timeouts.
 func (c *Cluster) raftConfig(slow int) *raft.Config {
 	config := raft.DefaultConfig()
@@ -38,7 +35,7 @@ func (c *Cluster) raftConfig(slow int) *raft.Config {
 type stores struct {
 	logs      raft.LogStore
 	stable    raft.StableStore
-	snapshots raft.SnapshotStore
+	snapshots *snapshots
 }
 
 // replica is one run of Raft over the stores. There is one at a time.
@@ -53,19 +50,52 @@ func (c *Cluster) raft() *raft.Raft { return c.replica.Load().Raft }
 
 // openStores opens what Raft keeps in the data directory.
 func (c *Cluster) openStores() error {
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.DataDir, keptSnapshots, c.library.hclog("snapshots"))
+	snapshots, err := openSnapshots(c.cfg.DataDir, c.library)
 	if err != nil {
-		return fmt.Errorf("cannot open the snapshots in %s: %w", c.cfg.DataDir, err)
+		return err
 	}
 	var logs raft.LogStore = c.store
 	if wrap := c.cfg.hooks.logs; wrap != nil {
 		logs = wrap(logs)
 	}
+	snapshots.renew = func() {
+		if running := c.replica.Load(); running != nil {
+			running.Snapshot() // what comes of it, Raft logs
+		}
+	}
 	c.stores = stores{logs: logs, stable: &guardedStable{StableStore: c.store, disk: c.disk}, snapshots: snapshots}
 	if c.hadState, err = raft.HasExistingState(logs, c.store, snapshots); err != nil {
-		return fmt.Errorf("cannot read the log in %s: %w; restore it, or give this node an empty -data-dir to start as a new one", c.cfg.DataDir, err)
+		return fmt.Errorf("cannot read the log in %s: %w", c.cfg.DataDir, err)
 	}
-	return nil
+	return c.checkLog()
+}
+
+// checkLog refuses a directory whose parts do not belong together. A node that lost
+// its log, or a part of it, has lost votes and entries that others count on.
+func (c *Cluster) checkLog() error {
+	snapshot, err := c.stores.snapshots.newest()
+	if err != nil {
+		return fmt.Errorf("cannot read the snapshots in %s: %w", c.cfg.DataDir, err)
+	}
+	last, whole, err := c.store.extent()
+	if err != nil {
+		return err
+	}
+	served := c.View().Index
+	lost, lostIndex := c.stores.snapshots.newestLost()
+	switch {
+	case max(last, snapshot) < lostIndex:
+		return &damage{lost, fmt.Sprintf("without it, the log ends at index %d, not at %d", max(last, snapshot), lostIndex)}
+	case last > snapshot && whole > snapshot+1 && lost != "":
+		return &damage{lost, fmt.Sprintf("without it, entries up to %d are missing before the log", whole-1)}
+	case last > snapshot && whole > snapshot+1:
+		return &damage{c.store.path, fmt.Sprintf("entries %d to %d are missing", snapshot+1, whole-1)}
+	case max(last, snapshot) < served:
+		return &damage{c.store.path, fmt.Sprintf("it ends at index %d, but this node served the view of index %d: it is an older one, or was emptied", max(last, snapshot), served)}
+	case c.hadState && c.id.clusterID() == "":
+		return &damage{c.id.path, "it names no cluster, but there is a log of one"}
+	}
+	return c.stores.snapshots.setLostAside()
 }
 
 // startRaft starts Raft over the stores. A restarted one reads its log from the
@@ -77,13 +107,28 @@ func (c *Cluster) startRaft() error {
 		return err
 	}
 	transport := c.newRaftTransport()
-	running, err := raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, logs, c.stores.stable, c.stores.snapshots, transport)
+	running, err := c.newRaft(logs, transport)
 	if err != nil {
 		transport.Close()
 		return fmt.Errorf("cannot start raft: %w", cmp.Or(c.fsm.failure(), err))
 	}
 	c.replica.Store(&replica{running, transport})
 	return nil
+}
+
+// newRaft makes a Raft in a goroutine of its own, which ends where the log turns out to be
+// damaged (guardedLog).
+func (c *Cluster) newRaft(logs raft.LogStore, transport raft.Transport) (running *raft.Raft, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		running, err = raft.NewRaft(c.raftConfig(c.cfg.RaftMultiplier), c.fsm, logs, c.stores.stable, c.stores.snapshots, transport)
+	}()
+	<-done
+	if d := c.store.broken.Load(); d != nil {
+		return nil, d
+	}
+	return running, err
 }
 
 // stopRaft ends Raft in the order that hashicorp/raft#268 asks for: begin the

@@ -182,7 +182,7 @@ func (s *raftStream) Close() error {
 }
 
 // Addr implements net.Listener: the address that the others know this node by.
-func (s *raftStream) Addr() net.Addr { return net.TCPAddrFromAddrPort(s.raftAddr) }
+func (s *raftStream) Addr() net.Addr { return net.TCPAddrFromAddrPort(s.raftAddr()) }
 
 // Dial implements raft.StreamLayer.
 func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
@@ -193,6 +193,8 @@ func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (ne
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := s.dialer.dial(ctx, string(address), append([]byte{raftConn}, clusterID...))
+	_, plain := splitNamed(string(address))
+	s.gossip.unlike.note(plain, err, time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"lbnode/state"
 )
@@ -24,9 +24,13 @@ type Recovery struct {
 	library *libraryLog
 	id      identityFile
 
-	store     *raftboltdb.BoltStore
-	snapshots raft.SnapshotStore
+	store     *logStore
+	snapshots *snapshots
 	found     *replayed
+	lostID    error    // why the identity is not used, nil if it is
+	unusable  error    // the same of the log
+	from      string   // what is used in that case
+	locked    *os.File // and the log
 
 	newID string // of the cluster to come
 	kept  string // where the directory is kept as it was, empty until it is
@@ -40,23 +44,25 @@ func OpenRecovery(dir string, log *slog.Logger) (*Recovery, error) {
 		return nil, fmt.Errorf("cannot find the data directory: %w", err)
 	}
 	r := &Recovery{dir: dir, library: newLibraryLog(log)}
-	if r.id, err = readIdentity(r.path("node.json")); err != nil {
+	var d *damage
+	if r.id, err = readIdentity(r.path("node.json")); errors.As(err, &d) {
+		r.id, r.lostID = identityFile{ID: NewID()}, d // as good as any in the cluster to come
+	} else if err != nil {
 		return nil, err
-	}
-	if r.id.ClusterID == "" || r.id.Founding {
+	} else if r.id.ClusterID == "" || r.id.Founding {
 		return nil, fmt.Errorf("the node of %s belongs to no cluster yet: there is nothing to recover", r.dir)
-	}
-	if _, err := os.Stat(r.path("raft.db")); err != nil {
-		return nil, fmt.Errorf("cannot find the node's log: %w; without it there is nothing to recover", err)
 	}
 	r.newID, r.kept = NewID(), r.id.Recovering
 	if r.kept != "" { // cut short: the id is that of the cluster to come
 		r.newID = r.id.ClusterID
+	} else if _, err := os.Stat(storePath(r.dir)); err != nil {
+		return nil, fmt.Errorf("cannot find the node's log: %w; without it there is nothing to recover", err)
 	}
 	if err := r.open(); err != nil {
 		r.Close()
 		return nil, err
 	}
+	r.id.ClusterID = cmp.Or(r.id.ClusterID, r.found.machine.View().ClusterID)
 	return r, nil
 }
 
@@ -64,25 +70,34 @@ func (r *Recovery) path(name string) string { return filepath.Join(r.dir, name) 
 
 // open opens what Raft keeps, and reads it.
 func (r *Recovery) open() (err error) {
-	if r.store, err = openStore(r.dir); err != nil {
+	if r.snapshots, err = newSnapshots(r.dir, r.library); err != nil {
 		return err
 	}
-	if r.snapshots, err = raft.NewFileSnapshotStoreWithLogger(r.dir, keptSnapshots, r.library.hclog("snapshots")); err != nil {
-		return fmt.Errorf("cannot open the snapshots in %s: %w", r.dir, err)
+	if r.store, err = openStore(r.dir, r.library.out); err == nil {
+		r.found, err = replay(r.store, r.snapshots)
 	}
-	if r.found, err = replay(r.store, r.snapshots); err != nil {
+	if err == nil {
+		err = r.checkView()
+	}
+	var d *damage
+	if errors.As(err, &d) || errors.Is(err, raft.ErrLogNotFound) || errors.Is(err, errNothing) {
+		return r.salvage(err)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot read the log in %s: %w", r.dir, err)
 	}
 	return nil
 }
 
 // Close lets go of the directory.
-func (r *Recovery) Close() error {
-	if r.store == nil {
-		return nil
+func (r *Recovery) Close() (err error) {
+	if r.store != nil {
+		err = r.store.Close()
 	}
-	err := r.store.Close()
-	r.store = nil
+	if r.locked != nil {
+		err = errors.Join(err, r.locked.Close())
+	}
+	r.store, r.locked = nil, nil
 	return err
 }
 
@@ -106,7 +121,12 @@ func (r *Recovery) steps() []recoveryStep {
 	return []recoveryStep{
 		{"copy the directory aside", r.keep},
 		{"mark the directory", func() error { return r.writeIdentity(r.kept) }},
-		{"rewrite the log", func() error { return r.rewrite(r.store) }},
+		{"rewrite the log", func() error {
+			if r.unusable != nil {
+				return r.rebuild()
+			}
+			return r.rewrite(r.store)
+		}},
 		{"remove the snapshots of the old cluster", r.dropOldSnapshots},
 		{"write the view", r.writeView},
 		{"give the files to their owner", func() error { return giveAll(r.dir) }},
@@ -150,7 +170,7 @@ func (r *Recovery) writeIdentity(recovering string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(r.path("node.json"), append(text, '\n'))
+	return replaceFile(r.path("node.json"), sealJSON(append(text, '\n')))
 }
 
 // rewrite puts a snapshot of all that the log holds in the place of the log, with
@@ -176,16 +196,17 @@ func (r *Recovery) alone() raft.Configuration {
 // dropOldSnapshots keeps the newest snapshot only: Raft would fall back to an older
 // one if it were damaged, and so to the old cluster.
 func (r *Recovery) dropOldSnapshots() error {
-	all, err := r.snapshots.List()
-	if err != nil || len(all) == 0 {
+	sound, err := r.snapshots.List()
+	if err != nil || len(sound) == 0 {
 		return err
 	}
-	for _, old := range all[1:] {
-		if err := os.RemoveAll(filepath.Join(r.dir, "snapshots", old.ID)); err != nil {
-			return err
+	all, err := r.snapshots.ids()
+	for _, id := range all {
+		if id != sound[0].ID {
+			err = errors.Join(err, os.RemoveAll(r.snapshots.path(id)))
 		}
 	}
-	return nil
+	return err
 }
 
 // writeView writes the copy of the view that the node serves from its start. The old
@@ -195,7 +216,7 @@ func (r *Recovery) writeView() error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(r.path("view.json"), data); err != nil {
+	if err := replaceFile(r.path("view.json"), sealJSON(data)); err != nil {
 		return err
 	}
 	return os.RemoveAll(r.path("peers.json"))
@@ -205,8 +226,12 @@ func (r *Recovery) writeView() error {
 // there was.
 func (r *Recovery) validate() error {
 	was := r.found
+	r.unusable = nil
 	if err := errors.Join(r.Close(), r.open()); err != nil {
 		return err
+	}
+	if r.unusable != nil {
+		return r.unusable
 	}
 	is := r.found
 	want, err := was.machine.Snapshot().WithClusterID(r.newID).Encode()

@@ -3,11 +3,9 @@ package cluster
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"sync"
 
@@ -24,11 +22,13 @@ type replayed struct {
 	servers     []raft.Server
 }
 
+var errNothing = errors.New("it is empty, so there is nothing to recover")
+
 // replay reads the newest snapshot that can be read, and the log from there.
 func replay(logs raft.LogStore, snapshots raft.SnapshotStore) (*replayed, error) {
-	r, err := replaySnapshot(snapshots)
-	if err != nil {
-		return nil, err
+	r, noSnapshot := replaySnapshot(snapshots)
+	if noSnapshot != nil { // the log may have it all
+		r = &replayed{machine: state.NewMachine()}
 	}
 	last, err := logs.LastIndex()
 	if err != nil {
@@ -37,7 +37,7 @@ func replay(logs raft.LogStore, snapshots raft.SnapshotStore) (*replayed, error)
 	for index := r.index + 1; index <= last; index++ {
 		var entry raft.Log
 		if err := logs.GetLog(index, &entry); err != nil {
-			return nil, fmt.Errorf("entry %d of %d: %w", index, last, err)
+			return nil, errors.Join(fmt.Errorf("entry %d of %d: %w", index, last, err), noSnapshot)
 		}
 		switch entry.Type {
 		case raft.LogCommand:
@@ -50,7 +50,7 @@ func replay(logs raft.LogStore, snapshots raft.SnapshotStore) (*replayed, error)
 		r.index, r.term = entry.Index, entry.Term
 	}
 	if r.index == 0 {
-		return nil, errors.New("it is empty, so there is nothing to recover")
+		return nil, errors.Join(errNothing, noSnapshot)
 	}
 	return r, nil
 }
@@ -92,6 +92,10 @@ type Found struct {
 	LastTerm  uint64 `json:"last_term"`
 	// SnapshotIndex is that of the snapshot before the log, 0 if there is none.
 	SnapshotIndex uint64 `json:"snapshot_index"`
+	// Unusable is what is damaged. If that is the log, From is what is taken instead of it,
+	// else it is empty. What the log had beyond that is lost.
+	Unusable []string `json:"unusable,omitempty"`
+	From     string   `json:"from,omitempty"`
 	// View is what all of that comes to.
 	View *state.View `json:"-"`
 	// Members are Raft's, sorted by id, this node among them.
@@ -129,6 +133,12 @@ func (r *Recovery) Find(ctx context.Context, secrets [][]byte) (*Found, error) {
 		View: r.found.machine.View(), CutShort: r.id.Recovering,
 		Members: r.members(),
 	}
+	if r.unusable != nil {
+		f.From = r.from
+	}
+	if f.Unusable, err = r.cannotUse(); err != nil {
+		return nil, err
+	}
 	calls := newCaller(&dialer{keys: security})
 	defer calls.stop()
 	var asking sync.WaitGroup
@@ -145,10 +155,7 @@ func (r *Recovery) Find(ctx context.Context, secrets [][]byte) (*Found, error) {
 
 // members are Raft's, at the addresses that gossip knew last.
 func (r *Recovery) members() []FoundMember {
-	var kept []keptPeer
-	if text, err := os.ReadFile(r.path("peers.json")); err == nil {
-		json.Unmarshal(text, &kept) // only newer addresses and names are in it
-	}
+	kept := r.keptPeers() // only newer addresses and names are in it
 	var members []FoundMember
 	for _, s := range r.found.servers {
 		m := FoundMember{ID: string(s.ID), Addr: string(s.Address), Voter: s.Suffrage == raft.Voter, Own: string(s.ID) == r.id.ID}

@@ -27,6 +27,10 @@ func crashedCluster(t *testing.T) []*node {
 	eventually(t, waitLong, "a snapshot on the survivor", func() bool { return nodes[0].raft().Snapshot().Error() == nil })
 	propose(t, nodes[0], addBackend("web-2", 3002))
 	for _, n := range nodes {
+		eventually(t, waitLong, "all members are kept on disk", func() bool {
+			others, known := otherPeers(n.cfg.DataDir)
+			return known && len(others) == 2
+		})
 		n.crash()
 	}
 	return nodes
@@ -253,15 +257,16 @@ func TestRecoverRefuses(t *testing.T) {
 		return dir
 	}
 	for name, test := range map[string]struct{ dir, in string }{
-		"running":       {running.cfg.DataDir, "in use by another lbnode"},
-		"no directory":  {filepath.Join(t.TempDir(), "none"), "no such file"},
-		"no node":       {t.TempDir(), "node.json"},
-		"empty node":    {empty.cfg.DataDir, "belongs to no cluster yet"},
-		"no log":        {spoilt(func(dir string) error { return os.Remove(filepath.Join(dir, "raft.db")) }), "raft.db"},
-		"empty log":     {spoilt(func(dir string) error { return emptyLog(dir) }), "nothing to recover"},
-		"damaged log":   {spoilt(func(dir string) error { return os.Truncate(filepath.Join(dir, "raft.db"), 5000) }), "raft.db"},
+		"running":      {running.cfg.DataDir, "in use by another lbnode"},
+		"no directory": {filepath.Join(t.TempDir(), "none"), "no such file"},
+		"no node":      {t.TempDir(), "node.json"},
+		"empty node":   {empty.cfg.DataDir, "belongs to no cluster yet"},
+		"no log":       {spoilt(func(dir string) error { return os.Remove(filepath.Join(dir, "raft.db")) }), "raft.db"},
+		"empty log":    {spoilt(func(dir string) error { return emptyLog(dir) }), "nothing to recover"},
+		"damaged log": {spoilt(func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "view.json")), os.Truncate(filepath.Join(dir, "raft.db"), 5000))
+		}), "raft.db is damaged"},
 		"newer command": {spoilt(func(dir string) error { return appendToLog(dir, `{"v":1,"op":"explode","body":{}}`) }), "upgrade this binary"},
-		"damaged id":    {spoilt(func(dir string) error { return os.WriteFile(filepath.Join(dir, "node.json"), nil, 0o600) }), "is damaged"},
 	} {
 		r, err := OpenRecovery(test.dir, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), test.in) {
@@ -274,7 +279,7 @@ func TestRecoverRefuses(t *testing.T) {
 }
 
 func appendToLog(dir, command string) error {
-	store, err := openStore(dir)
+	store, err := openStore(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -283,11 +288,11 @@ func appendToLog(dir, command string) error {
 }
 
 func emptyLog(dir string) error {
-	store, err := openStore(dir)
+	store, err := openStore(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	return errors.Join(store.DeleteRange(1, 1000), store.Close())
+	return errors.Join(store.DeleteRange(1, 1000), store.Close(), os.Remove(filepath.Join(dir, "view.json")))
 }
 
 // A quorum that may be there is not lost: a member that answers counts, and so does
@@ -332,9 +337,9 @@ func TestAskMember(t *testing.T) {
 		gone    bool
 		answer  string
 	}{
-		{FoundMember{ID: n.ID(), Addr: n.raftAddr.String()}, n.id.clusterID(), false, "answers"},
-		{FoundMember{ID: n.ID(), Addr: n.raftAddr.String()}, "another", true, "another node is there"},
-		{FoundMember{ID: "another", Addr: n.raftAddr.String()}, n.id.clusterID(), true, "another node is there"},
+		{FoundMember{ID: n.ID(), Addr: n.raftAddr().String()}, n.id.clusterID(), false, "answers"},
+		{FoundMember{ID: n.ID(), Addr: n.raftAddr().String()}, "another", true, "another node is there"},
+		{FoundMember{ID: "another", Addr: n.raftAddr().String()}, n.id.clusterID(), true, "another node is there"},
 		{FoundMember{ID: "a", Addr: freeAddr(t)}, "c", true, "refused"},
 		{FoundMember{ID: "a", Addr: "nowhere.invalid:7947"}, "c", true, "does not resolve"},
 		{FoundMember{ID: "a", Addr: silent}, "c", false, ""},
@@ -397,7 +402,7 @@ func TestRecoverWithoutACommand(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "node.json"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	store, err := openStore(dir)
+	store, err := openStore(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

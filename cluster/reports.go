@@ -79,14 +79,14 @@ func (r *reports) fresh(alive []string, now time.Time) map[string]nodeReport {
 }
 
 // observed takes the report of a node.
-func (c *Cluster) observed(call observeCall) error {
+func (c *Cluster) observed(call observeCall) (observeReply, error) {
 	if id, _ := c.leader(); id != c.id.nodeID() {
-		return errNotLeader
+		return observeReply{}, errNotLeader
 	}
 	m, _ := c.gossip.find(call.From)
 	c.observers.put(call, nameOr(m.Name, call.From), time.Now())
 	c.changes.send()
-	return nil
+	return observeReply{Members: c.gossip.digest()}, nil
 }
 
 // Observed tells that this node's probes have come to another opinion of a
@@ -101,14 +101,18 @@ func (c *Cluster) observationsDue() {
 }
 
 // reportLoop sends this node's observations to the leader, when they change and
-// once in a while.
+// once in a while, and sees from the answer whether the two know the same members.
 func (c *Cluster) reportLoop(ctx context.Context) {
+	var differ differing
 	for {
 		began, wait := time.Now(), resendEvery
 		if c.id.clusterID() != "" {
-			if err := c.sendObservations(ctx); err != nil {
+			reply, err := c.sendObservations(ctx)
+			if err != nil {
 				c.log.Debug("cannot report to the leader", "error", err)
 				wait = 2 * retryAfter
+			} else if differ = c.align(differ, reply.Members); differ != (differing{}) {
+				wait = newsTakes
 			}
 		}
 		rest := min(reportShare*time.Since(began), reportRest)
@@ -118,7 +122,7 @@ func (c *Cluster) reportLoop(ctx context.Context) {
 	}
 }
 
-func (c *Cluster) sendObservations(ctx context.Context) error {
+func (c *Cluster) sendObservations(ctx context.Context) (reply observeReply, err error) {
 	call := observeCall{From: c.id.nodeID(), Observations: []Observation{}, Ejected: map[string]string{}}
 	for id, b := range c.cfg.Local().Backends {
 		if b.Ejected != "" {
@@ -131,11 +135,12 @@ func (c *Cluster) sendObservations(ctx context.Context) error {
 	id, addr := c.leader()
 	switch id {
 	case "":
-		return errNotLeader
+		return reply, errNotLeader
 	case c.id.nodeID():
 		return c.observed(call)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callWithin)
 	defer cancel()
-	return c.calls.call(ctx, named(id, addr), observePath, call, &none{})
+	err = c.calls.call(ctx, named(id, addr), observePath, call, &reply)
+	return reply, err
 }

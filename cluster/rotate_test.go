@@ -37,6 +37,11 @@ func TestSecretIsReplacedUnderWrites(t *testing.T) {
 				return slices.ContainsFunc(n.Status(t.Context()).Nodes, func(s NodeStatus) bool { return !slices.Equal(s.Secrets, want) })
 			})
 		})
+		for _, n := range nodes {
+			if got := n.unlikePeers(time.Now()); len(got) > 0 {
+				t.Errorf("%s, after the step to %s: got %q of nodes that are one step apart", n.cfg.Name, letters, got)
+			}
+		}
 	}
 	cancel()
 	writing.Wait()
@@ -48,7 +53,7 @@ func TestSecretIsReplacedUnderWrites(t *testing.T) {
 	cfg.Secrets = testSecrets('a')
 	late := start(t, cfg)
 	eventually(t, waitLong, "a node with the old secret waits and says why", func() bool {
-		return strings.Contains(late.degraded(), "does it have the same -secret?")
+		return strings.Contains(late.degraded(), usesOther)
 	})
 	late.Stop()
 	cfg.Secrets = testSecrets('b')

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -9,13 +10,18 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net/url"
 	"os"
 	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 const secretBytes = 32
@@ -27,10 +33,14 @@ func GenerateSecret() string {
 	return base64.StdEncoding.EncodeToString(key[:])
 }
 
+// maxSecretFile bounds what is read of a file of secrets.
+const maxSecretFile = 64 << 10
+
 // ReadSecrets reads the secrets that the nodes of a cluster share from a file, one a
-// line; empty lines and those that begin with # do not count. The first is used,
-// all are accepted. It refuses a file that other users can read. Its errors say
-// what is wrong in which line, and never what stands there.
+// line; empty lines and those that begin with # do not count, nor does what an editor
+// or a shell may put around them. The first is used, all are accepted. It refuses a
+// file that other users can read. Its errors say what is wrong in which line, and never
+// what stands there.
 func ReadSecrets(path string) ([][]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -39,19 +49,19 @@ func ReadSecrets(path string) ([][]byte, error) {
 	if info.Mode().Perm()&0o007 != 0 {
 		return nil, fmt.Errorf("the secret %s can be read by every user of this machine: chmod 600 %[1]s", path)
 	}
-	text, err := os.ReadFile(path)
+	text, err := ReadText(path, maxSecretFile)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the secret: %w", err)
+		return nil, fmt.Errorf("cannot read the secret: %w; make one with lbnode keygen", err)
 	}
 	var secrets [][]byte
-	for i, line := range strings.Split(string(text), "\n") {
+	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		secret, err := base64.StdEncoding.DecodeString(line)
-		if err != nil || len(secret) != secretBytes {
-			return nil, fmt.Errorf("%s line %d is not a secret made by lbnode keygen", path, i+1)
+		secret, err := parseSecret(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s line %d is not a secret made by lbnode keygen: %w", path, i+1, err)
 		}
 		secrets = append(secrets, secret)
 	}
@@ -59,6 +69,62 @@ func ReadSecrets(path string) ([][]byte, error) {
 		return nil, fmt.Errorf("%s holds no secret: make one with lbnode keygen", path)
 	}
 	return secrets, nil
+}
+
+func parseSecret(line string) ([]byte, error) {
+	secret, err := base64.StdEncoding.DecodeString(line)
+	want := base64.StdEncoding.EncodedLen(secretBytes)
+	switch {
+	case len(line) != want:
+		return nil, fmt.Errorf("it has %d characters, not %d", len(line), want)
+	case err != nil || len(secret) != secretBytes:
+		return nil, errors.New("it holds characters that no secret has")
+	}
+	return secret, nil
+}
+
+// ReadText reads a small text file as whoever wrote it meant it, without the byte order marks
+// that some editors and shells put before it, and from UTF-16 if one says so. Its error says
+// what is wrong with a file that is none.
+func ReadText(path string, most int64) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, most+1))
+	switch {
+	case err != nil:
+		return "", err
+	case int64(len(data)) > most:
+		return "", fmt.Errorf("%s has more than %d bytes", path, most)
+	}
+	if order := utf16Order(data); order != nil {
+		data = fromUTF16(data[2:], order)
+	}
+	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
+		return "", fmt.Errorf("%s is no text file", path)
+	}
+	return strings.ReplaceAll(string(data), "\ufeff", ""), nil // also those of files put behind one another
+}
+
+// utf16Order is the byte order that a file begins with if it is UTF-16.
+func utf16Order(data []byte) binary.ByteOrder {
+	switch {
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}):
+		return binary.LittleEndian
+	case bytes.HasPrefix(data, []byte{0xfe, 0xff}):
+		return binary.BigEndian
+	}
+	return nil
+}
+
+func fromUTF16(data []byte, order binary.ByteOrder) (text []byte) {
+	var units []uint16
+	for ; len(data) > 1; data = data[2:] {
+		units = append(units, order.Uint16(data))
+	}
+	return []byte(string(utf16.Decode(units)))
 }
 
 // derive gives a key for one purpose from the shared secret (HKDF, RFC 5869), so

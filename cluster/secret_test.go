@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/binary"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf16"
 )
 
 // testSecrets are secrets made of one repeated letter each.
@@ -39,17 +42,39 @@ func TestSecretFile(t *testing.T) {
 		return path
 	}
 	first, second := GenerateSecret(), GenerateSecret()
-	for want, text := range map[int]string{
-		1: first + "\n",
-		2: "# the new one\n" + first + "\n\n  # the old one\n" + second,
-		3: first + "\r\n" + second + "\r\n" + first + "\r\n",
-	} {
-		if got, err := ReadSecrets(write(text, 0o600)); err != nil || len(got) != want || len(got[0]) != secretBytes {
-			t.Errorf("got %d secrets, %v, want %d", len(got), err, want)
+	wide := func(text string, order binary.AppendByteOrder) string {
+		var data []byte
+		for _, unit := range utf16.Encode([]rune("\ufeff" + text)) {
+			data = order.AppendUint16(data, unit) // as a shell of Windows writes it
 		}
+		return string(data)
+	}
+	for _, text := range []string{
+		first + "\n" + second,
+		"# the new one\n" + first + "\n\n  # the old one\n" + second,
+		first + "\r\n" + second + "\r\n" + first + "\r\n",
+		"\ufeff" + first + "\r\n\ufeff" + second + "\r\n",
+		"\n\t" + first + " \u00a0\n \n" + second + "  \n\n",
+		wide(first+"\r\n"+second+"\r\n", binary.LittleEndian),
+		wide(first+"\n"+second+"\n", binary.BigEndian),
+	} {
+		got, err := ReadSecrets(write(text, 0o600))
+		if err != nil || len(got) < 2 || base64.StdEncoding.EncodeToString(got[0]) != first || base64.StdEncoding.EncodeToString(got[1]) != second {
+			t.Errorf("%q: got %d secrets, %v, want the two", text, len(got), err)
+		}
+	}
+	folder := filepath.Join(dir, "folder")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
 	}
 	for word, path := range map[string]string{
 		"chmod":           write(first, 0o644),
+		"holds no secret": write("", 0o600),
+		"line 1 is not a secret made by lbnode keygen: it has 9 characters, not 44": write("too-short", 0o600),
+		"is no text file": write("\x7fELF\x02\x01\x00\xff\xfe", 0o600),
+		"line 3 is not":   write("\ufeff# one\r\n"+first+"\r\n"+first[:43]+"!\r\n", 0o600),
+		"has more than":   write(strings.Repeat("#\n", maxSecretFile), 0o600),
+		"is a directory":  folder,
 		"keygen":          write("# nothing\n\n", 0o600),
 		"line 2 is not":   write(first+"\n"+second[1:]+"\n", 0o600),
 		"line 1 is not":   write(first+" "+second, 0o600),

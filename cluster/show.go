@@ -63,7 +63,8 @@ func (c *Cluster) Status(ctx context.Context) Status {
 			ID: m.ID, Name: m.Name, Addr: m.Addr.String(), RaftAddr: m.RaftAddr,
 			AdminAddr: m.AdminAddr, HTTPAddr: m.HTTPAddr, Version: m.Version,
 			State: m.State, Leader: m.ID == leader,
-			Voter: isServer && server.Suffrage == raft.Voter,
+			Member: isServer,
+			Voter:  isServer && server.Suffrage == raft.Voter,
 		}
 		c.fill(&n, answers, s.CommitIndex)
 		if n.Leader {

@@ -56,6 +56,7 @@ type NodeStatus struct {
 	HTTPAddr  string
 	Version   string
 	State     MemberState
+	Member    bool // of Raft
 	Voter     bool
 	Leader    bool
 

@@ -145,8 +145,27 @@ func startRelay(t *testing.T, addr string, recorded *bytes.Buffer) string {
 	return listener.Addr().String()
 }
 
-// Many connections that fall silent do not keep a node out, and what each may send
-// is bounded.
+// allButClosed waits until of these connections no more than so many are open.
+func allButClosed(t *testing.T, open int, conns []net.Conn) {
+	t.Helper()
+	closed := make(chan struct{}, len(conns))
+	for _, conn := range conns {
+		go func() {
+			io.Copy(io.Discard, conn) // until the test ends, at the latest
+			closed <- struct{}{}
+		}()
+	}
+	for i := range len(conns) - open {
+		select {
+		case <-closed:
+		case <-time.After(waitLong):
+			t.Fatalf("%d of %d connections are still open, want at most %d", len(conns)-i, len(conns), open)
+		}
+	}
+}
+
+// Many connections that fall silent, or ask for nothing, do not keep a node out. The
+// node comes from their very address.
 func TestSilentConnectionsMakeRoom(t *testing.T) {
 	m := startMux(t)
 	addr := m.listener.Addr().String()
@@ -159,19 +178,7 @@ func TestSilentConnectionsMakeRoom(t *testing.T) {
 		defer conn.Close()
 		silent = append(silent, conn)
 	}
-	counts := func() (waiting int, turnedAway uint64) {
-		m.waiting.mu.Lock()
-		defer m.waiting.mu.Unlock()
-		return len(m.waiting.waiting), m.waiting.turnedAway
-	}
-	eventually(t, waitLong, "all were accepted", func() bool {
-		_, turnedAway := counts()
-		return turnedAway >= 2*maxHandshakes
-	})
-	if waiting, _ := counts(); waiting > maxHandshakes {
-		t.Errorf("got %d at once, want at most %d", waiting, maxHandshakes)
-	}
-	closedByPeer(t, "the one that took longest", silent[0])
+	allButClosed(t, maxHandshakesPeer, silent)
 	conn, err := (&dialer{keys: testKeys(t, "n1", 's')}).dial(t.Context(), addr, []byte{callConn})
 	if err != nil {
 		t.Fatalf("a node is kept out: %v", err)
@@ -182,6 +189,36 @@ func TestSilentConnectionsMakeRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	inside.Close()
+}
+
+// Without a secret there is nothing to prove: who asks nothing, does not go on, or asks
+// nothing more is a stranger.
+func TestUnfinishedCallsMakeRoom(t *testing.T) {
+	t.Parallel()
+	n := startCluster(t, 1, nil)[0]
+	const call = "POST /node/v1/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+	var silent []net.Conn
+	for i := range 3 * maxHandshakes {
+		conn, err := net.Dial("tcp", n.cfg.Raft)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		said := []string{"", call[:30], call}[i%3]
+		if _, err := io.WriteString(conn, string(callConn)+said); err != nil {
+			continue // it is closed already
+		}
+		silent = append(silent, conn)
+	}
+	allButClosed(t, maxHandshakesPeer, silent)
+	calls := newCaller(&dialer{})
+	defer calls.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLong)
+	defer cancel()
+	var hello helloReply
+	if err := calls.call(ctx, n.cfg.Raft, helloPath, none{}, &hello); err != nil || hello.ID != n.ID() {
+		t.Errorf("got %v and %+v, want an answer", err, hello)
+	}
 }
 
 func TestStrangersMaySendLittle(t *testing.T) {

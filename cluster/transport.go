@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -10,14 +11,17 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"lbnode/cluster/strangers"
 )
 
 // What strangers can make gossip hold in memory is bounded by these two, and by
 // screen.
 const (
 	gossipLabel    = "lbnode"
-	maxGossipConns = 64      // TCP connections served at once
-	maxGossipRead  = 4 << 20 // bytes read from each
+	maxGossipConns = 64                 // TCP connections served at once
+	maxGossipPeer  = maxGossipConns / 2 // of one address
+	maxGossipRead  = 4 << 20            // bytes read from each
 )
 
 var errTooMuchGossip = errors.New("the peer sends more than a gossip connection may carry")
@@ -34,14 +38,14 @@ type gossipTransport struct {
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn
-	served  chan struct{} // holds one for each connection that is served
-	closing chan struct{} // nobody reads packets and streams any more
-	closed  chan struct{} // nothing comes from below any more
+	served  *strangers.Room // who has which key, only memberlist gets to know
+	closing chan struct{}   // nobody reads packets and streams any more
+	closed  chan struct{}   // nothing comes from below any more
 	once    sync.Once
 	running sync.WaitGroup
 }
 
-func newGossipTransport(below *memberlist.NetTransport, from networks, encrypted bool, heard func(netip.AddrPort, time.Time)) *gossipTransport {
+func newGossipTransport(below *memberlist.NetTransport, from networks, encrypted bool, heard func(netip.AddrPort, time.Time), log *slog.Logger) *gossipTransport {
 	t := &gossipTransport{
 		NetTransport: below,
 		from:         from,
@@ -49,7 +53,7 @@ func newGossipTransport(below *memberlist.NetTransport, from networks, encrypted
 		heard:        heard,
 		packets:      make(chan *memberlist.Packet),
 		streams:      make(chan net.Conn),
-		served:       make(chan struct{}, maxGossipConns),
+		served:       strangers.New(strangers.Config{Port: "gossip port", Max: maxGossipConns, MaxPeer: maxGossipPeer, Log: log}),
 		closing:      make(chan struct{}),
 		closed:       make(chan struct{}),
 	}
@@ -89,20 +93,15 @@ func (t *gossipTransport) streamLoop() {
 	}
 }
 
-// admit passes a connection on, or closes it if nobody may come from there or too
-// many are served already.
+// admit passes a connection on, or closes it if nobody may come from there. If too many
+// are served, one of those ends.
 func (t *gossipTransport) admit(conn net.Conn) {
 	if !t.from.allow(conn.RemoteAddr()) {
 		conn.Close()
 		return
 	}
-	select {
-	case t.served <- struct{}{}:
-	default:
-		conn.Close()
-		return
-	}
-	bounded := &boundedConn{Conn: t.modern(conn, streamVersionAt), screened: true, left: maxGossipRead, release: func() { <-t.served }}
+	t.served.Enter(conn)
+	bounded := &boundedConn{Conn: t.modern(conn, streamVersionAt), screened: true, left: maxGossipRead, release: func() { t.served.Leave(conn) }}
 	select {
 	case t.streams <- bounded:
 	case <-t.closing:

@@ -25,9 +25,9 @@ func (c *Cluster) checkCopy(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, copyWithin)
 	defer cancel()
-	addrs := c.unmet(ctx)
-	for _, p := range c.kept { // among them is where this node itself was before
-		if p.Addr != c.gossip.addr {
+	addrs := c.unmet(literals(c.targets)) // names are looked up later: nothing waits for DNS here
+	for _, p := range c.kept {            // among them is where this node itself was before
+		if p.Addr != c.gossip.address() {
 			addrs = append(addrs, p.Addr)
 		}
 	}

@@ -172,7 +172,7 @@ func TestCallThatThePeerDoesNotKnow(t *testing.T) {
 	waitUnderstands(t, nodes, peer, state.Version)
 	ctx, cancel := context.WithTimeout(t.Context(), waitLong)
 	defer cancel()
-	err := nodes[0].calls.call(ctx, peer.raftAddr.String(), "/node/v1/later", none{}, &none{})
+	err := nodes[0].calls.call(ctx, peer.raftAddr().String(), "/node/v1/later", none{}, &none{})
 	if want := peer.cfg.Name + " (test) does not know the call /node/v1/later"; !errors.Is(err, ErrHeldBack) || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want ErrHeldBack: %s", err, want)
 	}

@@ -51,12 +51,18 @@ type views struct {
 func openViews(dir, clusterID string, log *slog.Logger) *views {
 	v := &views{path: filepath.Join(dir, "view.json"), log: log, notify: func(*state.View) {}, risen: newBroadcast(), save: make(chan struct{}, 1), stopped: make(chan struct{})}
 	kept, err := readView(v.path)
+	aside := ""
+	if err != nil && !errors.Is(err, state.ErrTooNew) && !errors.Is(err, fs.ErrPermission) {
+		var failed error
+		aside, failed = setAside(dir, v.path)
+		err = errors.Join(err, failed)
+	}
 	if kept != nil && kept.ClusterID != clusterID {
 		err = fmt.Errorf("%s is of cluster %s, this node of %s", v.path, kept.ClusterID, nameOr(clusterID, "none"))
 		kept = nil
 	}
 	if err != nil {
-		log.Warn("cannot use the view kept on disk; this node has none until it hears from the others", "error", err)
+		log.Warn("cannot use the view kept on disk; this node has none until it hears from the others", "error", err, "set_aside", aside)
 	}
 	v.stale.Store(kept != nil)
 	if kept == nil {
@@ -75,7 +81,16 @@ func (v *views) begin(notify func(*state.View)) {
 	notify(v.current.Load())
 }
 
+// readView reads a view kept on disk; it is nil if there is none.
 func readView(path string) (*state.View, error) {
+	machine, err := readKept(path)
+	if machine == nil {
+		return nil, err
+	}
+	return machine.View(), nil
+}
+
+func readKept(path string) (*state.Machine, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -83,11 +98,14 @@ func readView(path string) (*state.View, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := checkJSON(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	machine, err := state.Restore(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return machine.View(), nil
+	return machine, nil
 }
 
 // publish replaces the view unless next is older: while the log is replayed, the
@@ -175,7 +193,7 @@ func (v *views) saveDue() bool {
 func (v *views) write() {
 	data, err := v.current.Load().Snapshot().Encode()
 	if err == nil {
-		err = renameio.WriteFile(v.path, data, 0o600)
+		err = renameio.WriteFile(v.path, sealJSON(data), 0o600)
 	}
 	before := v.failed.Load()
 	if err == nil {

@@ -40,7 +40,7 @@ func (c *Cluster) watchLoop(ctx context.Context) {
 			return
 		}
 		now := time.Now()
-		problems := c.blockedLinks(now)
+		problems := slices.Concat(c.blockedLinks(now), c.unlikePeers(now), c.gossip.otherClusters(now))
 		if outside := c.outside(&w, now); outside != "" {
 			problems = append(problems, outside)
 		}
@@ -93,7 +93,7 @@ func (c *Cluster) outside(w *selfWatch, now time.Time) string {
 	if now.Sub(w.member) < outsideAfter {
 		return ""
 	}
-	return fmt.Sprintf("this node was removed from raft; the leader takes it back once it reaches it at %s: if that does not happen, check the way there, or start it with an empty -data-dir", c.raftAddr)
+	return fmt.Sprintf("this node was removed from raft; the leader takes it back once it reaches it at %s: if that does not happen, check the way there, or start it with an empty -data-dir", c.raftAddr())
 }
 
 // watchSnapshots warns of a log that grows faster than this node can follow: then

@@ -36,7 +36,7 @@ func (p *Proxy) note(x *http1.Exchange, began time.Time, o outcome) {
 func (p *Proxy) noteRefused(x *http1.Exchange, why *http1.Fault) {
 	if p.config.AccessLog != nil {
 		now := time.Now()
-		p.note(x, now, outcome{code: why.Status, ended: now, end: endOfFault(why)})
+		p.note(x, now, outcome{code: why.Status, ended: now, end: endOfFault(why), reason: reasonOf(why)})
 	}
 }
 
@@ -92,7 +92,8 @@ func (e *entry) appendTo(out []byte) []byte {
 	out = appendMillis(append(out, `,"first_byte_ms":`...), first)
 	out = appendMillis(append(out, `,"total_ms":`...), e.ended.Sub(e.began))
 	out = append(append(out, `,"end":"`...), e.end...)
-	return append(out, "\"}\n"...)
+	out = appendQuoted(append(out, `","reason":`...), e.reason)
+	return append(out, "}\n"...)
 }
 
 // appendMillis writes milliseconds with three decimals.

@@ -41,11 +41,12 @@ type logged struct {
 	FirstByteMS float64 `json:"first_byte_ms"`
 	TotalMS     float64 `json:"total_ms"`
 	End         string
+	Reason      string
 }
 
 // same leaves out what no test can foretell.
 func (l logged) same() logged {
-	l.Time, l.ConnectMS, l.FirstByteMS, l.TotalMS = time.Time{}, 0, 0, 0
+	l.Time, l.ConnectMS, l.FirstByteMS, l.TotalMS, l.Reason = time.Time{}, 0, 0, 0, ""
 	return l
 }
 
@@ -144,7 +145,7 @@ func TestAccessLog(t *testing.T) {
 		"no backend":          {"GET / HTTP/1.1\r\nHost: empty\r\n\r\n", logged{Method: "GET", Host: "empty", Path: "/", Status: 503, BytesOut: 24, Pool: "empty", End: "no_backend"}},
 		"unreachable":         {"GET / HTTP/1.1\r\nHost: none\r\n\r\n", logged{Method: "GET", Host: "none", Path: "/", Status: 502, BytesOut: 12, Pool: "none", Backend: "none", End: "unreachable"}},
 		"method":              {"CONNECT ok:80 HTTP/1.1\r\nHost: ok\r\n\r\n", logged{Method: "CONNECT", Host: "ok", Status: 405, BytesOut: 19, End: "method"}},
-		"malformed":           {"GET / HTTP/1.1\r\nBad Name: x\r\n\r\n", logged{Status: 400, BytesOut: 52, End: "bad_request"}},
+		"malformed":           {"GET / HTTP/1.1\r\nBad Name: x\r\n\r\n", logged{Status: 400, BytesOut: 73, End: "bad_request"}},
 		"malformed body":      {"POST / HTTP/1.1\r\nHost: stuck\r\nTransfer-Encoding: chunked\r\n\r\nx", logged{Method: "POST", Host: "stuck", Path: "/", Status: 400, BytesOut: 12, Pool: "stuck", Backend: "stuck", End: "bad_request"}},
 		"half a head":         {"GET / HTT", logged{Status: 408, BytesOut: 33, End: "client_timeout"}},
 		"half a body":         {"POST / HTTP/1.1\r\nHost: stuck\r\nContent-Length: 9\r\n\r\nabc", logged{Method: "POST", Host: "stuck", Path: "/", Status: 408, BytesIn: 3, BytesOut: 16, Pool: "stuck", Backend: "stuck", End: "client_timeout"}},
@@ -178,6 +179,9 @@ func TestAccessLog(t *testing.T) {
 			if time.Since(got.Time) > patience || got.FirstByteMS > got.TotalMS || strings.HasSuffix(got.End, "_timeout") && got.Method != "" && got.TotalMS < 100 {
 				t.Errorf("times are not right: %+v", got)
 			}
+			if (got.End == "ok") != (got.Reason == "") {
+				t.Errorf("got the reason %q for %s", got.Reason, got.End)
+			}
 			if (got.End == "ok") != (got.FirstByteMS > 0) && got.Status != 200 {
 				t.Errorf("got the first byte at %v ms", got.FirstByteMS)
 			}
@@ -187,7 +191,7 @@ func TestAccessLog(t *testing.T) {
 
 // The fields stand in the order that the documentation has them in.
 func TestAccessLogFields(t *testing.T) {
-	want := strings.Fields("time node request_id client method host path protocol status bytes_in bytes_out pool backend retries connect_ms first_byte_ms total_ms end")
+	want := strings.Fields("time node request_id client method host path protocol status bytes_in bytes_out pool backend retries connect_ms first_byte_ms total_ms end reason")
 	var got []string
 	var l line
 	l.write(&entry{}, []byte(`""`))

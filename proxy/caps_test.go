@@ -118,9 +118,3 @@ func TestRejectedConnectionsLeaveNothing(t *testing.T) {
 	}
 	eventually(t, "nothing is under way", func() bool { return p.server.Active() == 0 })
 }
-
-func TestConnectionLimit(t *testing.T) {
-	if got := connectionLimit(); got < 1 {
-		t.Errorf("got %d, want one or more", got)
-	}
-}

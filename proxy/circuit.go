@@ -42,7 +42,13 @@ func (p *Proxy) settleCircuit(pool *pool, t *balance.Target, err error) {
 
 // blameless says whether a failure tells nothing of the backend.
 func blameless(err error) bool {
-	return err != nil && (err == errStoodStill || errors.Is(err, http1.ErrFull) || statusOf(err) < http.StatusInternalServerError || ownFault(err))
+	switch {
+	case err == nil:
+		return false
+	case err == errStoodStill, err == errStale, errors.Is(err, http1.ErrHandshake), errors.Is(err, http1.ErrFull):
+		return true
+	}
+	return statusOf(err) < http.StatusInternalServerError || ownFault(err)
 }
 
 // trip opens the circuit of a backend.

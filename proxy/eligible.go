@@ -40,7 +40,7 @@ type choice struct {
 }
 
 // refresh tells the strategy which targets are eligible now, and what share of the
-// traffic each is to get, and those that keep clients whether they may. It is asked at each
+// traffic each is to get, and which may keep clients. It is asked at each
 // finding, and of thousands of backends there may be thousands at once. Proxy.mu is held.
 func (p *Proxy) refresh(pool *pool) {
 	all := p.candidates(pool)
@@ -52,15 +52,13 @@ func (p *Proxy) refresh(pool *pool) {
 	pool.eligible.Store(int64(len(chosen.targets)))
 	pool.fit.Store(&chosen.fit)
 	pool.strategy.Update(p.ramped(pool, chosen.targets, time.Now()))
-	if s := pool.sticky.Load(); s != nil {
-		s.refresh(pool, all, chosen)
-	}
+	pool.keep(all, chosen)
 }
 
 func (p *Proxy) candidates(pool *pool) []candidate {
 	all := make([]candidate, len(pool.targets))
 	for i, t := range pool.targets {
-		b, f := &pool.spec.Backends[i], pool.findings[i]
+		b, f := pool.spec.Backends[i], pool.findings[i]
 		healthy := p.healthy(b, f)
 		all[i] = candidate{
 			target:    t,

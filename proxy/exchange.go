@@ -21,7 +21,8 @@ type exchange struct {
 	method   string
 	key      uint64 // that the pool's strategy picks by
 	sticky   *sticky
-	cookie   []byte // that came for sticky
+	cookie   []byte         // that came for sticky
+	bound    *http1.Backend // where the client authenticates by its connection; nil if nowhere
 
 	tried []*balance.Target // in order; the last one is the current one
 	room  [maxAttempts]*balance.Target
@@ -31,6 +32,8 @@ type exchange struct {
 	ahead int64     // how many others that one's target had
 	code  int       // of the current attempt's answer, 0 until there is one
 	paid  bool      // the budget was drawn on for one more attempt, in case there is one
+	kept  bool      // the client is kept at the first target, by a cookie or a connection of its own
+	fresh bool      // only connections that were never used will do
 }
 
 // exchanges are those that no request needs just now.
@@ -44,11 +47,26 @@ func (e *exchange) first(now time.Time) *balance.Target {
 	}
 	if e.sticky = e.pool.sticky.Load(); e.sticky != nil {
 		e.cookie = e.x.Cookie(e.sticky.name)
-		if target := e.sticky.home(e.cookie); target != nil {
-			return e.begin(target, now)
-		}
+	}
+	if target := e.home(); target != nil {
+		e.kept = true
+		return e.begin(target, now)
 	}
 	return e.begin(e.pool.strategy.Pick(e.key, nil), now)
+}
+
+// home is where the client is kept: where it has authenticated, or else where its cookie
+// says. It is nil if it may go anywhere.
+func (e *exchange) home() *balance.Target {
+	if e.bound != nil {
+		if target := e.pool.targetOf[e.bound]; target != nil && target.Keeps.Load() {
+			return target
+		}
+	}
+	if e.sticky != nil {
+		return e.sticky.home(e.cookie)
+	}
+	return nil
 }
 
 // next begins another attempt after the current one failed with err. It returns
@@ -57,12 +75,16 @@ func (e *exchange) next(err error) *balance.Target {
 	if !e.repeatable(err) || len(e.tried) == maxAttempts {
 		return nil
 	}
-	target := e.pool.other(e.key, e.tried)
+	stale := errors.Is(err, http1.ErrStale)
+	target := e.other(stale)
 	if target == nil || err != errOpen && !e.pay() { // errOpen has cost nobody anything
 		return nil
 	}
+	e.fresh = e.fresh || stale
 	reason := "reset"
 	switch {
+	case stale:
+		reason = "stale"
 	case notSent(err):
 		reason = "connect"
 	case errors.Is(err, http1.ErrBackendStalled):
@@ -70,6 +92,23 @@ func (e *exchange) next(err error) *balance.Target {
 	}
 	e.recorder.Retry(e.pool.spec.Name, reason)
 	return e.begin(target, e.end())
+}
+
+// other picks a target for one more attempt. The one whose connection was stale may well be
+// asked once more, over a fresh one: first if the client is kept there, and else before those
+// of which this node knows nothing good.
+func (e *exchange) other(stale bool) *balance.Target {
+	here := e.tried[len(e.tried)-1]
+	if stale && e.kept && len(e.tried) == 1 {
+		return here
+	}
+	if target := e.pool.strategy.Pick(e.key, e.tried); target != nil {
+		return target
+	}
+	if stale {
+		return here
+	}
+	return e.pool.lastResort(e.tried)
 }
 
 // pay says whether the budget has one more attempt for the request.
@@ -96,8 +135,11 @@ func (e *exchange) repeatable(err error) bool {
 		return false
 	}
 	failed := errors.Is(err, http1.ErrLost) || errors.Is(err, http1.ErrBackendStalled)
-	return notSent(err) || failed && idempotent(e.method) && e.x.Whole()
+	return notSent(err) || failed && e.harmless()
 }
+
+// harmless says whether the request may be sent twice.
+func (e *exchange) harmless() bool { return idempotent(e.method) && e.x.Whole() }
 
 func notSent(err error) bool {
 	var failed *http1.ConnectError
@@ -111,9 +153,18 @@ var errOpen = errors.New("the circuit is open")
 // The backend may have given up on it, or its answer lain unread.
 var errStoodStill = errors.New("the process was stopped for a while")
 
+// errStale is an attempt of which the connection was stale, and that can be made again. A
+// backend that fails requests fails them over fresh connections, too.
+var errStale = errors.New("the connection was stale")
+
 // blame is what an attempt that came to err says of its backend, where that counts.
 func (e *exchange) blame(err error) error {
-	if err != nil && e.pool.judges && e.x.StoodStill(e.began) {
+	switch {
+	case err == nil || !e.pool.judges && e.pool.observer == nil:
+		return err
+	case errors.Is(err, http1.ErrStale) && e.repeatable(err):
+		return errStale
+	case e.x.StoodStill(e.began):
 		return errStoodStill
 	}
 	return err
@@ -128,8 +179,13 @@ func (e *exchange) patience() http1.Patience {
 		Progress:  time.Duration(timeouts.Request),
 		FirstByte: e.pool.observer != nil,
 		Fields:    e.fields(),
+		Fresh:     e.fresh,
 	}
-	if len(e.tried) == maxAttempts || !idempotent(e.method) || !e.x.Whole() {
+	if len(e.tried) == maxAttempts || !e.harmless() {
+		return patience
+	}
+	patience.Again = true
+	if e.bound != nil && e.bound == e.tried[len(e.tried)-1].Via { // elsewhere nobody knows the client
 		return patience
 	}
 	if timeouts.Try > 0 && e.prepay() {
@@ -224,5 +280,6 @@ func (e *exchange) outcome(err error) outcome {
 		retries: len(e.tried) - 1,
 		ended:   e.end(),
 		end:     endOf(err),
+		reason:  reasonOf(err),
 	}
 }

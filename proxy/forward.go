@@ -3,8 +3,8 @@ package proxy
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -15,6 +15,9 @@ import (
 
 const (
 	idleBackendTime = 60 * time.Second
+	// namedBackendAge is how long a connection is used to a backend whose host is a name,
+	// which may stand for another address by then. One that is an address stays where it is.
+	namedBackendAge = 60 * time.Second
 	// statusClientLeft stands in counts for an answer that nobody was there to get.
 	statusClientLeft = 499
 )
@@ -23,28 +26,29 @@ const (
 func (p *Proxy) carry(x *http1.Exchange, pool *pool, method string, began time.Time) outcome {
 	e := exchanges.Get().(*exchange)
 	defer exchanges.Put(e)
-	*e = exchange{pool: pool, recorder: p.recorder, method: method, x: x}
+	*e = exchange{pool: pool, recorder: p.recorder, method: method, x: x, bound: x.Bound()}
 	target := e.first(began)
 	if target == nil {
 		p.reject(x, &noBackend)
-		return outcome{pool: pool.spec.Name, ended: time.Now(), end: noBackend.end()}
+		return noBackend.outcome(pool.spec.Name, time.Now())
 	}
 	for {
 		err := error(errOpen)
 		if admits(target) {
 			err = x.Forward(p.ctx, target.Via.(*http1.Backend), e.patience())
 			target = e.answerer()
-			p.settle(pool, target, x.Status(), e.blame(err))
-			e.observe(target, err)
+			blame := e.blame(err)
+			p.settle(pool, target, x.Status(), blame)
+			e.observe(target, blame)
 		}
 		e.code = x.Status()
 		if err == nil {
 			return e.outcome(nil)
 		}
-		if p.log.Enabled(p.ctx, slog.LevelDebug) {
-			p.log.Debug("attempt failed", "pool", pool.spec.Name, "backend", target.Name, "error", err)
-		}
 		next := e.next(err)
+		if next == nil || !errors.Is(err, http1.ErrStale) { // which is nobody's fault, where there is another
+			p.complain(pool, target.Name, err)
+		}
 		if next == nil {
 			e.fail(err)
 			return e.outcome(err)
@@ -91,14 +95,25 @@ func (p *Proxy) reach(b *state.Backend, local *balance.Local, spec *state.Pool) 
 		Conns:   spec.Limits.Connections,
 		Waiting: spec.Limits.Pending,
 		Idle:    idleBackendTime,
+		Age:     ageFor(b.Host),
 		Proxy:   proxyVersions[spec.ProxyProtocol],
 		Found:   func(err error) { p.found(b.ID, local, err) },
+
+		Resolver: p.config.Resolver,
 	}
 	if b.Protocol == "https" {
 		config.TLS = p.tls.Clone()
 		config.TLS.ServerName = b.Host
 	}
 	return http1.NewBackend(config)
+}
+
+// ageFor is how long a connection to a host is used; 0: for ever.
+func ageFor(host string) time.Duration {
+	if _, err := netip.ParseAddr(host); err != nil {
+		return namedBackendAge
+	}
+	return 0
 }
 
 // proxyVersions are those of the PROXY protocol, by what a pool calls them.

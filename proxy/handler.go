@@ -14,13 +14,17 @@ type refusal struct {
 	text   string
 }
 
-func (r *refusal) end() end { return end(r.reason) }
+// outcome is what a request came to that was refused at that time.
+func (r *refusal) outcome(pool string, at time.Time) outcome {
+	return outcome{pool: pool, ended: at, end: end(r.reason), reason: r.text}
+}
 
 var (
 	badMethod = refusal{http.StatusMethodNotAllowed, "method", "method not allowed"}
 	noView    = refusal{http.StatusServiceUnavailable, "no_view", "this node has no configuration yet"}
 	noRoute   = refusal{http.StatusNotFound, "no_route", "no route for this host and path"}
 	noBackend = refusal{http.StatusServiceUnavailable, "no_backend", "no backend is available"}
+	looping   = refusal{http.StatusLoopDetected, "loop", "loop: this load balancer has sent the request to these backends before, and one of them has sent it back"}
 )
 
 // traffic is what the engine hands a Proxy.
@@ -31,11 +35,15 @@ func (t *traffic) Handle(x *http1.Exchange) {
 	p, began := (*Proxy)(t), time.Now()
 	p.meter.count(began)
 	o, method := outcome{ended: began, end: endOK}, methodLabel(x.Method())
-	if x.Asterisk() {
-		x.Refuse(http.StatusOK, "")
+	if x.Last() {
+		x.Reply()
 	} else if pool, refused := p.admit(x, method); refused != nil {
 		p.reject(x, refused)
-		o.end = refused.end()
+		o = refused.outcome("", began)
+	} else if x.Via(pool.via) {
+		p.reject(x, &looping)
+		o = looping.outcome(pool.spec.Name, began)
+		p.warn("refused requests that came back", pool, o.end, "", o.reason)
 	} else {
 		o = p.carry(x, pool, method, began)
 	}
@@ -50,7 +58,11 @@ func (t *traffic) Handle(x *http1.Exchange) {
 func (t *traffic) Refused(x *http1.Exchange, why *http1.Fault) {
 	t.recorder.Reject("bad_request")
 	t.recorder.Request("", "OTHER", "HTTP/1.1", why.Status, 0)
-	(*Proxy)(t).noteRefused(x, why)
+	p := (*Proxy)(t)
+	if n := p.refusals.Take(p.uptime()); n > 0 {
+		p.log.Info("refused what is no request", "count", n, "last", string(x.Client()), "reason", reasonOf(why))
+	}
+	p.noteRefused(x, why)
 }
 
 // Rejected implements http1.Handler.

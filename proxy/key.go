@@ -41,12 +41,16 @@ var parts = map[string]func(x *http1.Exchange, name string) []byte{
 // queryValue is the value of the first such key of a query, both as they stand there:
 // unescaping would make two spellings one, at a price for each request.
 func queryValue(query []byte, name string) []byte {
-	for len(query) > 0 {
-		var pair []byte
-		pair, query, _ = bytes.Cut(query, []byte("&"))
-		if key, value, _ := bytes.Cut(pair, []byte("=")); string(key) == name {
-			return value
+	for n := len(name); len(query) > 0; {
+		if len(query) >= n && string(query[:n]) == name && (len(query) == n || query[n] == '=' || query[n] == '&') {
+			value, _, _ := bytes.Cut(query[n:], []byte("&"))
+			return bytes.TrimPrefix(value, []byte("="))
 		}
+		end := bytes.IndexByte(query, '&')
+		if end < 0 {
+			break
+		}
+		query = query[end+1:]
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 // and not where the client had to send its body first, or this process was stopped meanwhile,
 // which may have taken any time.
 func (e *exchange) observe(target *balance.Target, err error) {
-	if e.pool.observer == nil || blameless(err) || e.x.StoodStill(e.began) {
+	if e.pool.observer == nil || blameless(err) || err == nil && e.x.StoodStill(e.began) {
 		return
 	}
 	attempt := balance.Attempt{Queue: e.queue, Failed: err != nil || ownFailure(e.x.Status())}

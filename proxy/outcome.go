@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"lbnode/proxy/http1"
@@ -16,6 +17,20 @@ type outcome struct {
 	code    int // that the client got
 	ended   time.Time
 	end     end
+	reason  string // in words; empty if it ended well
+}
+
+// maxReason bounds the words of a reason, in bytes.
+const maxReason = 250
+
+// reasonOf puts in words what an exchange came to: on one line, since joined errors have one
+// each.
+func reasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := strings.ReplaceAll(err.Error(), "\n", ": ")
+	return text[:min(len(text), maxReason)]
 }
 
 // end is how an exchange ended. That of a refusal is the refusal's reason.
@@ -28,7 +43,7 @@ const (
 	endClientTimeout  end = "client_timeout"  // it sent, or took, nothing more
 	endBackendTimeout end = "backend_timeout" // the backend did
 	endUnreachable    end = "unreachable"     // no connection could be made
-	endBusy           end = "busy"            // the backend has as many as it may have
+	endBusy           end = "busy"            // the backend has as many as it may have, be it one on trial
 	endLost           end = "lost"            // the connection was, before an answer came
 	endBadAnswer      end = "bad_answer"      // one that cannot be passed on
 	endCut            end = "cut"             // the answer broke off, or the node stopped
@@ -55,7 +70,7 @@ func endOf(err error) end {
 		return endOfFault(fault)
 	case errors.Is(err, http1.ErrClientLeft):
 		return endClientLeft
-	case errors.Is(err, http1.ErrFull):
+	case errors.Is(err, http1.ErrFull), err == errOpen:
 		return endBusy
 	case errors.As(err, &connect):
 		return endUnreachable

@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -11,16 +14,20 @@ import (
 )
 
 // pool is a pool made ready for requests. It is immutable but for sticky, for what the
-// strategy and the budget hold, which outlive it, and for what Proxy.mu guards.
+// strategy, the budget and the complaints hold, which outlive it, and for what Proxy.mu guards.
 type pool struct {
 	spec     *state.Pool
+	cluster  string            // its id
+	via      string            // that requests to the pool go by
 	targets  []*balance.Target // one for each of spec.Backends
-	findings []*finding        // the same
+	targetOf map[*http1.Backend]*balance.Target
+	findings []*finding // the same
 	strategy balance.Strategy
 	observer balance.Observer // the strategy, if it is one; nil if not
 	counter  balance.Counter  // the same
 	key      keyer            // that the strategy picks by; nil if it needs none
 	budget   *budget
+	failures complaints
 	eligible atomic.Int64                      // how many targets there are to pick from
 	fit      atomic.Pointer[[]*balance.Target] // and to fall back on, unreachable ones included
 	sticky   atomic.Pointer[sticky]            // nil if clients are not kept anywhere
@@ -48,6 +55,7 @@ type finding struct {
 	via     *http1.Backend
 	reached *state.Pool // that via was made for
 	opinion *bool       // of this node's probes; nil if it has none
+	at      netip.Addr  // where they last passed; zero if that is not known
 
 	serves    bool      // the view wants it to have traffic
 	risen     time.Time // when it began to, as long as that matters
@@ -58,17 +66,18 @@ type finding struct {
 
 // compile returns the pool for the spec, taking over what outlives a change.
 // Proxy.mu is held.
-func (p *Proxy) compile(spec *state.Pool) *pool {
+func (p *Proxy) compile(spec *state.Pool, cluster string) *pool {
 	old := p.table.Load().pool(spec.Name)
-	if old != nil && old.spec == spec {
+	if old != nil && old.spec == spec && old.cluster == cluster {
 		return old
 	}
-	made, now := &pool{spec: spec}, time.Now()
+	made, now := &pool{spec: spec, cluster: cluster, via: viaOf(cluster, spec.Name)}, time.Now()
+	made.targetOf = make(map[*http1.Backend]*balance.Target, len(spec.Backends))
 	made.judges = spec.Limits.Failures > 0 || spec.Outlier.On()
 	if old != nil {
-		made.budget, made.outlook = old.budget, old.outlook
+		made.budget, made.outlook, made.failures = old.budget, old.outlook, old.failures
 	} else {
-		made.budget, made.review = newBudget(), now.Add(reviewEvery)
+		made.budget, made.review, made.failures = newBudget(), now.Add(reviewEvery), newComplaints()
 	}
 	if old != nil && old.spec.Strategy == spec.Strategy {
 		made.strategy = old.strategy
@@ -80,15 +89,32 @@ func (p *Proxy) compile(spec *state.Pool) *pool {
 	if spec.Strategy == state.Hash {
 		made.key = newKeyer(spec.HashOn)
 	}
-	for i := range spec.Backends {
-		b := &spec.Backends[i]
+	for i, b := range spec.Backends {
 		made.targets = append(made.targets, p.target(made, b, now))
 		made.findings = append(made.findings, p.findings[b.ID])
+		made.targetOf[p.findings[b.ID].via] = made.targets[i]
 	}
 	made.sticky.Store(newSticky(made, p.cookieKeys))
 	p.refresh(made)
 	p.reviewLater(made)
 	return made
+}
+
+// Via is the name that the Via field of requests to a pool has for this cluster; empty if
+// there is no such pool.
+func (p *Proxy) Via(pool string) string {
+	if found := p.table.Load().pool(pool); found != nil {
+		return found.via
+	}
+	return ""
+}
+
+// viaOf is the name that Via gives a pool of a cluster, the same on every node. It tells
+// nobody else which. A request may come to a cluster twice, as by a cache that is one pool's
+// backend and has another for its own; to the same pool it comes only in a loop.
+func viaOf(cluster, pool string) string {
+	sum := sha256.Sum256([]byte(cluster + "\x00" + pool))
+	return "lbnode-" + hex.EncodeToString(sum[:8])
 }
 
 // newStrategy falls back to round robin for a strategy that only a newer version
@@ -126,6 +152,7 @@ func (p *Proxy) target(pool *pool, b *state.Backend, now time.Time) *balance.Tar
 			f.via.Close()
 		}
 		f.via, f.reached = p.reach(b, f.local, pool.spec), pool.spec
+		f.via.Settle(f.at)
 	}
 	f.pool = pool
 	f.seen(b, fresh, time.Duration(pool.spec.SlowStart), now)
@@ -163,13 +190,10 @@ func (p *Proxy) forget(old *table) {
 	}
 }
 
-// other picks a target for a request that has failed at those tried. Where no other is
-// eligible, it is one that this node could not reach when it last tried: that may be over,
-// and the request is lost otherwise.
-func (p *pool) other(key uint64, tried []*balance.Target) *balance.Target {
-	if t := p.strategy.Pick(key, tried); t != nil {
-		return t
-	}
+// lastResort gives a target for a request that has failed at those tried while no other is
+// eligible: one that this node could not reach when it last tried. That may be over, and the
+// request is lost otherwise.
+func (p *pool) lastResort(tried []*balance.Target) *balance.Target {
 	for _, t := range *p.fit.Load() {
 		if !slices.Contains(tried, t) {
 			return t

@@ -3,8 +3,10 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -38,15 +40,15 @@ type Config struct {
 	// Recorder counts what happens. Without it nothing is counted.
 	Recorder Recorder
 	// TrustedProxies are the networks of clients that may say for whom they send a
-	// request: what they put into X-Forwarded-For, -Proto and -Host is kept. What any
-	// other client puts there is replaced.
+	// request: what they put into X-Forwarded-For, -Proto and -Host is kept, and other such
+	// fields pass. What any other client puts there is replaced, or dropped.
 	TrustedProxies []netip.Prefix
 	// ProxyProtocol are the networks from which connections begin with a header of
 	// the PROXY protocol. One that does not is closed. The address in the header counts
 	// as the client's, except for TrustedProxies.
 	ProxyProtocol []netip.Prefix
-	// MaxConnections bounds the clients' connections that are open at once. If it is 0
-	// the files that the process may open do, of which a connection takes two.
+	// MaxConnections bounds the clients' connections that are open at once, each of which
+	// may need another one to a backend; 0: no bound.
 	MaxConnections int
 	// MaxConnectionsPerClient bounds those of one address, or of one /64 of IPv6; 0: no
 	// bound.
@@ -60,8 +62,11 @@ type Config struct {
 	// AccessLog gets a line about each request. Without it there is none. Who opened it
 	// closes it, after Shutdown.
 	AccessLog *AccessLog
-	// Log gets transitions, and at debug level why requests failed. Without it
-	// nothing is logged.
+	// Resolver finds the addresses of backends whose host is a name. Without it the
+	// system's does.
+	Resolver *net.Resolver
+	// Log gets transitions, why requests failed, each reason now and then, and at debug
+	// level of each. Without it nothing is logged.
 	Log *slog.Logger
 }
 
@@ -76,11 +81,11 @@ type Recorder interface {
 	// answer.
 	Attempt(pool, backend string, code int, took time.Duration)
 	// Retry: a request goes to another backend. The reason is connect (no connection
-	// could be made), reset (it was lost before an answer came), timeout or hedge (it
-	// goes to two at once).
+	// could be made), reset (it was lost before an answer came), stale (the same, but it
+	// had been idle before), timeout or hedge (it goes to two at once).
 	Retry(pool, reason string)
 	// Reject: the proxy itself refused a request, because of bad_request, method,
-	// no_route, no_backend or no_view, or a connection, because of proxy_protocol,
+	// no_route, no_backend, no_view or loop, or a connection, because of proxy_protocol,
 	// connections or client_connections.
 	Reject(reason string)
 	// Connections: so many client connections more, or fewer, are open.
@@ -93,7 +98,9 @@ type Proxy struct {
 	log      *slog.Logger
 	recorder Recorder
 	server   *http1.Server
-	tls      *tls.Config        // towards backends
+	tls      *tls.Config // towards backends
+	began    time.Time
+	alone    string             // stands for a cluster's id where there is none
 	ctx      context.Context    // of connecting to backends
 	cut      context.CancelFunc // ends it
 	serving  sync.WaitGroup     // one per listener
@@ -101,6 +108,7 @@ type Proxy struct {
 	table    atomic.Pointer[table] // nil until the first view
 	draining atomic.Bool
 	meter    meter
+	refusals http1.Notice // of what is no request
 
 	mu         sync.Mutex // guards the fields below and all changes to pools
 	cookieKeys [][]byte
@@ -115,6 +123,8 @@ func New(config Config) *Proxy {
 		log:      cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
 		recorder: config.Recorder,
 		findings: map[string]*finding{},
+		began:    time.Now(),
+		alone:    rand.Text(),
 		tls:      &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(0), NextProtos: []string{"http/1.1"}},
 	}
 	if p.recorder == nil {
@@ -134,7 +144,7 @@ func (p *Proxy) SetView(v *state.View) {
 	p.renewCookies()
 	pools := map[string]*pool{}
 	for _, spec := range v.Pools {
-		pools[spec.Name] = p.compile(spec)
+		pools[spec.Name] = p.compile(spec, cmp.Or(v.ClusterID, p.alone))
 	}
 	old := p.table.Swap(newTable(v.Routes, pools))
 	p.forget(old)
@@ -160,6 +170,23 @@ func (p *Proxy) SetOpinion(backendID string, healthy bool) {
 	if p.autonomous {
 		p.refresh(f.pool)
 	}
+}
+
+// SetPlace says at which address of its host a backend, which has that URL, passed this
+// node's last good probe. Requests go there from now on; where it takes no connection, and
+// with the zero address, they go wherever the name does. Unknown ids are passed over.
+func (p *Proxy) SetPlace(backendID, url string, at netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.findings[backendID]
+	if f == nil || f.url != url || f.at == at {
+		return
+	}
+	if f.at.IsValid() && at.IsValid() {
+		p.log.Info("backend moved", "pool", f.pool.spec.Name, "backend", f.name, "from", f.at, "to", at)
+	}
+	f.at = at
+	f.via.Settle(at)
 }
 
 // SetAutonomous says whether the node trusts its own opinion of a backend, where it

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -29,7 +28,7 @@ func (p *Proxy) newServer() *http1.Server {
 		Header:  cmp.Or(p.config.HeaderTimeout, readHeaderTimeout),
 		Idle:    cmp.Or(p.config.IdleTimeout, idleClientTime),
 
-		MaxConns:          cmp.Or(p.config.MaxConnections, connectionLimit()),
+		MaxConns:          p.config.MaxConnections,
 		MaxConnsPerClient: p.config.MaxConnectionsPerClient,
 
 		Trusted: within(p.config.TrustedProxies),
@@ -37,24 +36,6 @@ func (p *Proxy) newServer() *http1.Server {
 		Times:   p.config.AccessLog != nil,
 		Log:     p.log,
 	})
-}
-
-// ownFiles are those that the node needs for itself: its log, gossip, raft, probes and
-// the admin API.
-const ownFiles = 200
-
-// connectionLimit is how many connections of clients there may be while each may need
-// another one to a backend. What is allowed at most is what there is: the runtime
-// raises the limit on open files to that when the process starts.
-func connectionLimit() int {
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		return 0
-	}
-	if files.Cur > math.MaxInt32 { // as good as none
-		return math.MaxInt32
-	}
-	return max(int(files.Cur)-ownFiles, 2) / 2
 }
 
 // within returns what says whether an address is in one of the networks, which is not

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"net/url"
 	"slices"
-	"sync/atomic"
 
 	"lbnode/proxy/balance"
 	"lbnode/state"
@@ -28,10 +27,9 @@ type sticky struct {
 // home is a backend that clients are kept at.
 type home struct {
 	target *balance.Target
-	value  string      // of the cookie that names it, by the first key
-	line   string      // that sets it
-	secure string      // the same for who came by TLS
-	open   atomic.Bool // whether requests may go there
+	value  string // of the cookie that names it, by the first key
+	line   string // that sets it
+	secure string // the same for who came by TLS
 }
 
 // newSticky returns nil if the pool keeps no clients, or there is no key to sign with.
@@ -64,7 +62,7 @@ func cookieOf(pool, id string, key []byte) string {
 // home gives the target that a cookie names, nil if it names none or that takes no
 // requests.
 func (s *sticky) home(cookie []byte) *balance.Target {
-	if h := s.homes[string(cookie)]; h != nil && h.open.Load() {
+	if h := s.homes[string(cookie)]; h != nil && h.target.Keeps.Load() {
 		return h.target
 	}
 	return nil
@@ -87,16 +85,16 @@ func (e *exchange) fields() string {
 	return h.line
 }
 
-// refresh says which backends keep their clients: those that get new ones because they are
+// keep says which backends keep their clients: those that get new ones because they are
 // fit and reachable, and those that are drained and would otherwise, unless the pool wants
 // their clients to move. Proxy.mu is held.
-func (s *sticky) refresh(pool *pool, all []candidate, chosen choice) {
-	stays := pool.spec.Sticky.Drain != state.StickyMove
+func (p *pool) keep(all []candidate, chosen choice) {
+	stays := p.spec.Sticky.Drain != state.StickyMove
 	for i := range all {
 		c := &all[i]
-		keeps := c.ready || stays && pool.spec.Backends[i].Wanted() == state.Drain
+		keeps := c.ready || stays && p.spec.Backends[i].Wanted() == state.Drain
 		serves := !c.backup || chosen.backups
-		s.byID[c.target.ID].open.Store(keeps && serves && c.fit() && c.reachable)
+		c.target.Keeps.Store(keeps && serves && c.fit() && c.reachable)
 	}
 }
 
@@ -118,12 +116,7 @@ func (p *Proxy) renewCookies() {
 	p.cookieKeys = keys
 	if table := p.table.Load(); table != nil {
 		for _, pool := range table.pools {
-			s := newSticky(pool, keys)
-			if s != nil {
-				all := p.candidates(pool)
-				s.refresh(pool, all, choose(all, pool.spec))
-			}
-			pool.sticky.Store(s)
+			pool.sticky.Store(newSticky(pool, keys))
 		}
 	}
 }

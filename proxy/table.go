@@ -49,15 +49,13 @@ func (t *table) pool(name string) *pool {
 	return t.pools[name]
 }
 
-// route finds the pool for the value of a Host field and an unescaped path: a
-// route for the host goes before one for any host, then the longest path wins.
-// It returns nil if no route covers them.
+// route finds the pool for the value of a Host field and a path: a route for the host
+// goes before one for any host, then the longest path wins. Both may be written with
+// escapes, which must not lead past a route. It returns nil if no route covers them.
 func (t *table) route(host, path []byte) *pool {
-	if bytes.IndexByte(path, '%') >= 0 {
-		path = []byte(unescaped(string(path)))
-	}
+	path, host = withoutEscapes(path), withoutEscapes(withoutPort(host))
 	var room [255]byte
-	if name := appendLower(room[:0], bytes.TrimSuffix(withoutPort(host), []byte("."))); len(name) > 0 {
+	if name := appendLower(room[:0], bytes.TrimSuffix(host, []byte("."))); len(name) > 0 {
 		if pool := longest(t.hosts[string(name)], path); pool != nil {
 			return pool
 		}
@@ -102,6 +100,13 @@ func withoutPort(host []byte) []byte {
 // plainPath gives the form of a route's path that requests' paths are compared
 // with. A path that cannot be unescaped is taken as it is.
 func plainPath(path string) string { return strings.TrimRight(unescaped(path), "/") }
+
+func withoutEscapes(b []byte) []byte {
+	if bytes.IndexByte(b, '%') < 0 {
+		return b
+	}
+	return []byte(unescaped(string(b)))
+}
 
 func unescaped(path string) string {
 	if plain, err := url.PathUnescape(path); err == nil {

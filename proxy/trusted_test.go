@@ -15,7 +15,7 @@ import (
 // whichever way its address is written.
 func TestTrustedProxies(t *testing.T) {
 	const claims = "X-Forwarded-For: 192.0.2.1, 2001:db8::1\r\nX-Forwarded-For:\r\nx-forwarded-for: unknown\r\n" +
-		"X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\n"
+		"X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\nX_Forwarded_For: 6.6.6.6\r\n"
 	none := map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "a"}
 	all := map[string]string{"X-Forwarded-For": "192.0.2.1, 2001:db8::1, unknown, 127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "shop.example"}
 	overSix := map[string]string{"X-Forwarded-For": "192.0.2.1, 2001:db8::1, unknown, ::1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "shop.example"}
@@ -55,6 +55,46 @@ func TestTrustedProxies(t *testing.T) {
 				t.Errorf("got %q, want nothing of what is not ours to pass on", head)
 			}
 		})
+	}
+}
+
+// What trusted proxies say of a request besides goes on as they wrote it, and only theirs;
+// what only looks like it goes nowhere.
+func TestClaims(t *testing.T) {
+	claims := map[string][]string{
+		"X-Forwarded-Port": {"8443"}, "X-Forwarded-Prefix": {"/shop"}, "X-Forwarded-User": {"alice"}, "X-Forwarded-Server": {"edge-1"},
+		"X-Forwarded-Ssl": {"on"}, "X-Forwarded-Client-Cert": {"By=a;Hash=b", "By=c"}, "X-FORWARDED-FOR-2": {"x"}, "X-Forwarded": {"y"},
+		"X-Real-IP": {"192.0.2.1"}, "Forwarded": {"for=192.0.2.1;proto=https", "for=\"[2001:db8::1]\""},
+	}
+	lookalikes := []string{"X_Forwarded_Port", "X-Forwarded_User", "X_Real-IP", "x_forwarded", "X-Forwarded-My_Own", "X.Forwarded.For", "X-Forwarded~Proto", "X!Real!IP", "Proxy"}
+	for _, trusted := range []bool{false, true} {
+		for _, connection := range []string{"", "X-Forwarded-Port, x-real-ip, Forwarded, X-Forwarded-For"} {
+			config := Config{}
+			if trusted {
+				config.TrustedProxies = loopback
+			}
+			heads, backend := keepHeads(t)
+			_, url := startProxy(t, config, backend)
+			send := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, " + connection + "\r\n"
+			for name, values := range claims {
+				for _, value := range values {
+					send += name + ": " + value + "\r\n"
+				}
+			}
+			for _, name := range lookalikes {
+				send += name + ": evil\r\n"
+			}
+			talk(t, url, send+"\r\n")
+			head := <-heads
+			for name, want := range claims {
+				if got := values(head, name); trusted && !slices.Equal(got, want) || !trusted && got != nil {
+					t.Errorf("%s: got %q, want %q if it is trusted: %v", name, got, want, trusted)
+				}
+			}
+			if strings.Contains(head, "evil") {
+				t.Errorf("got %q, want nothing that looks like what a proxy says", head)
+			}
+		}
 	}
 }
 

@@ -52,6 +52,10 @@ func TestRoutes(t *testing.T) {
 		{"[::1]:8080", "/", "six"},
 		{"[::1]", "/", "six"},
 		{"", "/shop", "shop"},
+		{"ex%61mple%2Ecom:80", "/api", "api"},
+		{"%45XAMPLE.%63om%2e", "/api", "api"},
+		{"example.com%2Fapi", "/api", "any"},
+		{"example.com,x", "/api", "any"},
 		{"other", "/shopping", "any"},
 	}
 	for _, test := range tests {

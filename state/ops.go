@@ -151,7 +151,7 @@ func (op *AddBackend) apply(c *draft, at int64) *Error {
 // reason.
 func (c *draft) addBackends(pool *Pool, backends []*Backend, at int64) (int, *Error) {
 	if len(pool.Backends)+len(backends) > maxBackends {
-		return len(backends) - 1, invalid("name", "is one too many: a pool may have %d backends", maxBackends)
+		return len(backends) - 1, invalid("name", "is one too many: a pool has %d backends at most; put the others into another pool, with a route of its own", maxBackends)
 	}
 	made := newIndex(&content{})
 	for i, given := range backends {

@@ -26,6 +26,8 @@ type rule interface {
 	value(s *Settings) any
 	// values says what may be given, in words.
 	values() string
+	// off is what takes the setting away, nil if nothing does.
+	off() any
 }
 
 // word is a value of a choice.
@@ -42,6 +44,7 @@ type choice struct {
 	words   []word
 }
 
+func (c choice) off() any               { return present(c.none) }
 func (c choice) begin(s *Settings)      { *c.at(s) = c.initial }
 func (c choice) merge(s, old *Settings) { *c.at(s) = unless(c.none, *c.at(s), *c.at(old)) }
 func (c choice) value(s *Settings) any  { return present(*c.at(s)) }
@@ -86,6 +89,7 @@ type text struct {
 	clean   func(string) string // the one spelling that is kept; nil: any
 }
 
+func (t text) off() any                { return present(t.none) }
 func (t text) begin(s *Settings)       { *t.at(s) = t.initial }
 func (t text) value(s *Settings) any   { return present(*t.at(s)) }
 func (t text) version(s *Settings) int { return given(*t.at(s)) }
@@ -120,6 +124,13 @@ type count struct {
 	least, most int
 	unit        string // behind the numbers, with a space before it; may be empty
 	none        string // what there is without it, which NoLimit brings; empty: it is always there
+}
+
+func (c count) off() any {
+	if c.none == "" {
+		return nil
+	}
+	return NoLimit
 }
 
 func (c count) begin(s *Settings)       { *c.at(s) = c.initial }
@@ -160,6 +171,13 @@ type duration struct {
 
 // noDurationSince is the version that has NoDuration.
 const noDurationSince = 4
+
+func (d duration) off() any {
+	if !d.optional {
+		return nil
+	}
+	return "none"
+}
 
 func (d duration) begin(s *Settings)     { *d.at(s) = Duration(d.initial) }
 func (d duration) value(s *Settings) any { return present(*d.at(s)) }
@@ -203,6 +221,7 @@ type headers struct {
 	at func(*Settings) *map[string]string
 }
 
+func (headers) off() any                                   { return nil }
 func (headers) begin(*Settings)                            {}
 func (h headers) merge(s, old *Settings)                   { *h.at(s) = mergedHeaders(*h.at(s), *h.at(old)) }
 func (h headers) validate(s *Settings, path string) *Error { return validHeaders(*h.at(s)) }

@@ -206,6 +206,17 @@ func Reference() [][4]string {
 	return lines
 }
 
+// Off is what takes the setting with that path away in a change, as JSON has it: a string or
+// an int, nil if nothing does or there is no such setting.
+func Off(path string) any {
+	for _, row := range settings {
+		if row.path == path {
+			return row.rule.off()
+		}
+	}
+	return nil
+}
+
 // over gives the settings that s, a change, makes of old.
 func (s Settings) over(old Settings) Settings {
 	given := s

@@ -88,7 +88,7 @@ type BackendSpec struct {
 	Protocol string      `json:"protocol,omitempty"`
 	Host     string      `json:"host,omitempty"`
 	Port     int         `json:"port,omitempty"`
-	Weight   int         `json:"weight,omitempty"`
+	Weight   int         `json:"weight,omitempty" zero:"to stop traffic set admin to drain or maint"`
 	Backup   *bool       `json:"backup,omitempty"`
 	Admin    state.Admin `json:"admin,omitempty"`
 }
@@ -112,7 +112,7 @@ func newPool(p *state.Pool, seen observed) Pool {
 func newBackends(p *state.Pool, seen observed) []Backend {
 	backends := make([]Backend, len(p.Backends))
 	for i := range p.Backends {
-		backends[i] = newBackend(&p.Backends[i], seen)
+		backends[i] = newBackend(p.Backends[i], seen)
 	}
 	return backends
 }

@@ -155,6 +155,12 @@ func (c *Client) Leave(ctx context.Context) error {
 	return err
 }
 
+// Expel takes a dead node, by name or id, out of Raft.
+func (c *Client) Expel(ctx context.Context, peer string) error {
+	_, err := call[none](ctx, c, "DELETE", "/v1/raft/peers/"+url.PathEscape(peer), nil)
+	return err
+}
+
 // none is the body of an answer that has none.
 type none struct{}
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"lbnode/state"
@@ -149,13 +150,30 @@ func fillKey(decoder *json.Decoder, v reflect.Value, path, key string) error {
 		return badJSON(err)
 	}
 	field := v.FieldByIndex(at.Index)
-	if err := fill(value, field, join(path, key)); err != nil {
-		return err
+	isNull, isObject := value[0] == 'n', field.Kind() == reflect.Struct
+	if !isNull {
+		if err := fill(value, field, join(path, key)); err != nil {
+			return err
+		}
 	}
-	if field.IsZero() && at.Tag.Get("zero") == "" && field.Kind() != reflect.Struct {
-		return invalid(join(path, key), "must not be %s; to leave it as it is, leave it out", clip(value))
+	if isNull || field.IsZero() && at.Tag.Get("zero") != "allowed" && !isObject {
+		return invalid(join(path, key), "must not be %s; %sto leave it as it is, leave it out", clip(value), insteadOfZero(at, join(path, key)))
 	}
 	return nil
+}
+
+// insteadOfZero says what somebody may want who gives a field no value, and how that is said.
+func insteadOfZero(field reflect.StructField, path string) string {
+	if hint := field.Tag.Get("zero"); hint != "" && hint != "allowed" {
+		return hint + "; "
+	}
+	switch off := state.Off(path).(type) {
+	case string:
+		return "to take it away give " + strconv.Quote(off) + "; "
+	case int:
+		return "to take it away give " + strconv.Itoa(off) + "; "
+	}
+	return ""
 }
 
 func fillList(raw json.RawMessage, v reflect.Value, path string) error {

@@ -40,7 +40,11 @@ func TestHostileBodies(t *testing.T) {
 
 		{"null name", backends, `{"name":null}`, 422, "name", "must not be null"},
 		{"empty name", backends, `{"name":""}`, 422, "name", `must not be \"\"`},
-		{"zero weight", backends, `{"name":"a","weight":0}`, 422, "weight", "must not be 0"},
+		{"zero weight", backends, `{"name":"a","weight":0}`, 422, "weight", "must not be 0; to stop traffic set admin to drain or maint"},
+		{"null weight", backends, `{"name":"a","weight":null}`, 422, "weight", "must not be null; to stop traffic set admin to drain or maint"},
+		{"zero limit", pools, `{"name":"a","limits":{"connections":0}}`, 422, "limits.connections", "must not be 0; to take it away give -1"},
+		{"null limit", pools, `{"name":"a","limits":{"open":null}}`, 422, "limits.open", `must not be null; to take it away give \"none\"`},
+		{"empty host of a check", pools, `{"name":"a","health_check":{"host":""}}`, 422, "health_check.host", `to take it away give \"none\"`},
 		{"zero in disguise", backends, `{"name":"a","weight":-0}`, 422, "weight", "must not be -0"},
 		{"zero duration", pools, `{"name":"a","timeouts":{"connect":"0s"}}`, 422, "timeouts.connect", "must not be"},
 		{"null object", pools, `{"name":"a","timeouts":null}`, 422, "timeouts", "must not be null"},

@@ -37,7 +37,17 @@ func (s *Server) admit(r *http.Request) error {
 			Hint:   "write from the command line, or without an Origin header",
 		}
 	}
-	return s.checkToken(r)
+	if err := s.checkToken(r); err != nil {
+		return err
+	}
+	if !s.strangers.Begin(r.Context()) {
+		return &Problem{
+			Status: http.StatusServiceUnavailable,
+			Detail: "too many requests are under way on this node",
+			Hint:   "try again, or ask another node",
+		}
+	}
+	return nil
 }
 
 // checkHost keeps web pages out of an API that trusts whoever can reach

@@ -92,6 +92,19 @@ func (s *Server) leave(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// expel is answered once the dead node is no member of Raft any more.
+func (s *Server) expel(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), proposeTimeout)
+	defer cancel()
+	peer := r.PathValue("peer")
+	if err := s.cluster.Expel(ctx, peer); err != nil {
+		return err
+	}
+	s.log.Info("removed a dead node on request", "peer", peer, "client", r.RemoteAddr)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 // propose commits op, on the condition that r's If-Match names. If r repeats a
 // request, it returns what came of the first.
 func (s *Server) propose(r *http.Request, op state.Op) error {

@@ -25,16 +25,17 @@ type fakeCluster struct {
 	local    cluster.Local
 	applied  chan struct{} // closed and replaced by each write
 	catchUp  func()        // unless nil, what Barrier waits for
-	failure  error         // of Propose, Barrier and Leave
+	failure  error         // of Propose, Barrier, Leave and Expel
 	notReady error
 	left     int
+	expelled []string
 	hang     chan struct{} // unless nil, Status sends to it, then waits for its context
 }
 
 func newFakeCluster() *fakeCluster {
 	return &fakeCluster{machine: state.NewMachine(), applied: make(chan struct{}), status: cluster.Status{
 		ClusterID: "c1", AsSeenBy: "lb1", Leader: "lb1", Term: 4, CommitIndex: 812, Quorum: 1, Agreement: true, Healthy: true,
-		Nodes: []cluster.NodeStatus{{ID: "n1", Name: "lb1", State: cluster.Alive, Voter: true, Leader: true}},
+		Nodes: []cluster.NodeStatus{{ID: "n1", Name: "lb1", State: cluster.Alive, Member: true, Voter: true, Leader: true}},
 	}}
 }
 
@@ -104,6 +105,16 @@ func (c *fakeCluster) Leave(context.Context) error {
 		return c.failure
 	}
 	c.left++
+	return nil
+}
+
+func (c *fakeCluster) Expel(_ context.Context, peer string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failure != nil {
+		return c.failure
+	}
+	c.expelled = append(c.expelled, peer)
 	return nil
 }
 
@@ -221,7 +232,7 @@ func webPool(t *testing.T) *fakeCluster {
 	c := newFakeCluster()
 	c.apply(t,
 		&state.InitCluster{ClusterID: "c1"},
-		&state.CreatePool{Pool: state.Pool{Name: "web", Backends: []state.Backend{{ID: "b1", Name: "web-1", Host: "10.0.0.1", Port: 80}}}},
+		&state.CreatePool{Pool: state.Pool{Name: "web", Backends: []*state.Backend{{ID: "b1", Name: "web-1", Host: "10.0.0.1", Port: 80}}}},
 		&state.CreatePool{Pool: state.Pool{Name: "idle"}},
 		&state.PutRoute{Route: state.Route{Path: "/", Pool: "web"}},
 	)

@@ -115,7 +115,7 @@ func TestBadKeys(t *testing.T) {
 	before := c.View()
 	addr := serve(t, c, Config{})
 	for _, key := range []string{"", "ключ", "a\tb", strings.Repeat("k", 256)} {
-		for _, write := range [][2]string{{"POST", "/v1/pools"}, {"PATCH", "/v1/pools/web"}, {"DELETE", "/v1/pools/idle"}, {"DELETE", "/v1/routes?path=/"}, {"POST", "/v1/leave"}} {
+		for _, write := range [][2]string{{"POST", "/v1/pools"}, {"PATCH", "/v1/pools/web"}, {"DELETE", "/v1/pools/idle"}, {"DELETE", "/v1/routes?path=/"}, {"POST", "/v1/leave"}, {"DELETE", "/v1/raft/peers/lb3"}} {
 			got := ask(t, write[0], "http://"+addr+write[1], `{"name":"api"}`, keyHeader, key)
 			if got.status != 400 {
 				t.Errorf("%s %s with the key %q: got %d, want 400", write[0], write[1], key, got.status)

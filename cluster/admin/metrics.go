@@ -34,7 +34,8 @@ type Metrics struct {
 	retries         *prometheus.CounterVec
 	rejected        *prometheus.CounterVec
 	connections     *prometheus.GaugeVec
-	unlogged        prometheus.Counter
+	unlogged        prometheus.Counter // of the access log
+	logDropped      prometheus.Counter
 	commitDuration  prometheus.Histogram
 
 	pools sync.Map // of *poolSeries, by name
@@ -62,11 +63,13 @@ func NewMetrics() *Metrics {
 			Help: "Open connections from clients."}, []string{"listener"}),
 		unlogged: prometheus.NewCounter(prometheus.CounterOpts{Name: "lbnode_access_log_dropped_total",
 			Help: "Lines that the access log should have and has not."}),
+		logDropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "lbnode_log_dropped_total",
+			Help: "Lines that the node's own log should have and has not."}),
 		commitDuration: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lbnode_raft_commit_duration_seconds",
 			Help: "Time that this node, as leader, took to commit and apply a write.", Buckets: durationBuckets()}),
 	}
 	m.registry.MustRegister(m.requests, m.requestDuration, m.attempts, m.attemptDuration,
-		m.checkFailures, m.retries, m.rejected, m.connections, m.unlogged, m.commitDuration)
+		m.checkFailures, m.retries, m.rejected, m.connections, m.unlogged, m.logDropped, m.commitDuration)
 	return m
 }
 
@@ -118,6 +121,9 @@ func (m *Metrics) Connections(listener string, delta int) {
 
 // AccessLogDropped counts lines that were not written to the access log.
 func (m *Metrics) AccessLogDropped(lines int) { m.unlogged.Add(float64(lines)) }
+
+// LogDropped counts lines that were not written to the node's own log.
+func (m *Metrics) LogDropped(lines int) { m.logDropped.Add(float64(lines)) }
 
 // CheckFailed counts a probe that failed.
 func (m *Metrics) CheckFailed(pool, backend string) {

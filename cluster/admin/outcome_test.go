@@ -27,6 +27,8 @@ func TestOutcomeIsTold(t *testing.T) {
 		{fmt.Errorf("%w: gave up after 1.9s", cluster.ErrUnknownOutcome), 504, true,
 			[]string{"the change may have happened", "gave up after 1.9s", "lbnode backend ls", "same Idempotency-Key"}},
 		{fmt.Errorf("%w: lb2 runs v1", cluster.ErrHeldBack), 409, false, []string{"cannot change the cluster", "lb2 runs v1", "upgrade"}},
+		{fmt.Errorf("%w: lb3", cluster.ErrAlive), 409, false, []string{"the node is alive: lb3"}},
+		{fmt.Errorf("%w: lb3", cluster.ErrNoMember), 404, false, []string{"there is no such member: lb3", "lbnode raft peers"}},
 		{fmt.Errorf("%w: lb2 would not answer", cluster.ErrNeeded), 409, false, []string{"cannot do without this node", "lb2 would not answer"}},
 	} {
 		c := webPool(t)

@@ -66,6 +66,10 @@ func problemOf(err error) *Problem {
 		p.Status, p.Hint = http.StatusConflict, "upgrade the nodes that are named, then repeat it"
 	case errors.Is(err, cluster.ErrNeeded):
 		p.Status, p.Hint = http.StatusConflict, "nothing has changed; GET /cluster shows which nodes are missing"
+	case errors.Is(err, cluster.ErrAlive):
+		p.Status = http.StatusConflict
+	case errors.Is(err, cluster.ErrNoMember):
+		p.Status, p.Hint = http.StatusNotFound, "lbnode raft peers lists them"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		p.Status, p.Hint = http.StatusGatewayTimeout, unknownHint
 		p.Detail = "the change may have happened: the cluster did not confirm it in time"

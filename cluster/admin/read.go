@@ -13,8 +13,6 @@ const (
 	// defaultWait and maxWait are how long a read waits for a newer view.
 	defaultWait = 5 * time.Minute
 	maxWait     = 10 * time.Minute
-	// maxBlocked is how many reads may wait at once.
-	maxBlocked = 1000
 )
 
 // freshness is how new a view a read asks for.
@@ -98,7 +96,7 @@ func (s *Server) block(w http.ResponseWriter, r *http.Request, f freshness) erro
 	default:
 		return &Problem{
 			Status: http.StatusTooManyRequests,
-			Detail: fmt.Sprintf("%d reads already wait for a newer view on this node", maxBlocked),
+			Detail: fmt.Sprintf("%d reads already wait for a newer view on this node", cap(s.blocked)),
 			Hint:   "ask another node, or read without index",
 		}
 	}

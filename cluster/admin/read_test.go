@@ -270,8 +270,9 @@ func TestBlockingReadsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBlockable(t)
 		var waiting []*blockedRead
-		for range maxBlocked {
+		for range cap(b.server.blocked) {
 			waiting = append(waiting, b.read(t.Context(), "index=4"))
+			synctest.Wait() // a crowd that has yet to ask would be displaced
 		}
 		synctest.Wait()
 		excess := b.read(t.Context(), "index=4")

@@ -103,6 +103,9 @@ func TestStatusCodes(t *testing.T) {
 		{name: "writing to cluster", method: "POST", path: "/cluster", status: 405},
 		{name: "odd method", method: "QUERY", path: "/v1/leave", status: 405},
 		{name: "leave", method: "POST", path: "/v1/leave", status: 204},
+		{name: "remove a dead node", method: "DELETE", path: "/v1/raft/peers/lb3", status: 204},
+		{name: "remove a dead node for a while", method: "DELETE", path: "/v1/raft/peers/lb3?for=1h", status: 400, field: "for"},
+		{name: "read a member", method: "GET", path: "/v1/raft/peers/lb3", status: 405},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			addr := serve(t, webPool(t), Config{})

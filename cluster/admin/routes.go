@@ -44,6 +44,7 @@ func (s *Server) endpoints() []endpoint {
 		{"POST", snapshotPath, "pretty", s.restoreSnapshot},
 
 		{"POST", "/v1/leave", "", s.leave},
+		{"DELETE", "/v1/raft/peers/{peer}", "", s.expel},
 	}
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"lbnode/cluster"
+	"lbnode/cluster/strangers"
 	"lbnode/state"
 )
 
@@ -42,6 +44,9 @@ type Cluster interface {
 	Status(ctx context.Context) cluster.Status
 	// Leave takes this node out of the cluster for good; then the process stops.
 	Leave(ctx context.Context) error
+	// Expel takes a dead node out of Raft, by name or id. Errors, besides those of
+	// Propose: [cluster.ErrNoMember], [cluster.ErrAlive], [cluster.ErrNeeded].
+	Expel(ctx context.Context, peer string) error
 }
 
 // Config is what a Server is made of.
@@ -66,7 +71,14 @@ type Config struct {
 	Log *slog.Logger
 	// Metrics are served at /metrics; nil makes new ones.
 	Metrics *Metrics
+	// MaxConnections bounds the connections that are open at once. On a quarter of them,
+	// half of which may be of one address, no request that may be answered need be under
+	// way; on two thirds, reads may wait for a newer view. 0: DefaultMaxConnections.
+	MaxConnections int
 }
+
+// DefaultMaxConnections lets 1,000 reads wait at once.
+const DefaultMaxConnections = 1500
 
 // Server answers on the admin listener.
 type Server struct {
@@ -84,6 +96,8 @@ type Server struct {
 	serving  sync.WaitGroup  // serve
 	stopping context.Context // done when Shutdown begins
 	blocked  chan struct{}   // holds one for each read that waits
+
+	strangers *strangers.Room
 }
 
 // New returns a server that does not listen yet.
@@ -96,7 +110,6 @@ func New(c Config) *Server {
 		version:  c.Version,
 		log:      c.Log,
 		origins:  http.NewCrossOriginProtection(),
-		blocked:  make(chan struct{}, maxBlocked),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -114,10 +127,21 @@ func New(c Config) *Server {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	s.bound(cmp.Or(c.MaxConnections, DefaultMaxConnections))
 	var stop context.CancelFunc
 	s.stopping, stop = context.WithCancel(context.Background())
 	s.http.RegisterOnShutdown(stop)
 	return s
+}
+
+// bound shares out so many connections.
+func (s *Server) bound(connections int) {
+	idle := connections / 4
+	s.strangers = strangers.New(strangers.Config{
+		Port: "admin address", Max: idle, MaxPeer: idle / 2, MaxBusy: connections - idle, Log: s.log,
+	})
+	s.strangers.Watch(&s.http)
+	s.blocked = make(chan struct{}, connections*2/3)
 }
 
 // Listen binds addr and begins to answer; the address it returns has the port

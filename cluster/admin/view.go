@@ -43,8 +43,10 @@ type Node struct {
 	HTTPAddr  string              `json:"http_addr"`
 	Version   string              `json:"version"`
 	Status    cluster.MemberState `json:"status"`
-	Voter     bool                `json:"voter"`
-	Leader    bool                `json:"leader"`
+	// Member is true if the node belongs to Raft, Voter if it votes there besides.
+	Member bool `json:"member"`
+	Voter  bool `json:"voter"`
+	Leader bool `json:"leader"`
 	// View is the view that the node serves.
 	View cluster.ViewStatus `json:"view"`
 	// Lag is how many log entries the node has yet to apply.
@@ -160,6 +162,7 @@ func newNode(n *cluster.NodeStatus) Node {
 		HTTPAddr:      n.HTTPAddr,
 		Version:       n.Version,
 		Status:        n.State,
+		Member:        n.Member,
 		Voter:         n.Voter,
 		Leader:        n.Leader,
 		View:          n.View,
@@ -196,7 +199,7 @@ func newClusterPool(p *state.Pool, nodes []cluster.NodeStatus, now time.Time) Cl
 		}
 	}
 	for i := range p.Backends {
-		b := &p.Backends[i]
+		b := p.Backends[i]
 		if b.Healthy() {
 			pool.HealthyBackends++
 		}

@@ -21,7 +21,7 @@ func threeNodes(t *testing.T) *fakeCluster {
 	c := newFakeCluster()
 	c.apply(t,
 		&state.InitCluster{ClusterID: "c1"},
-		&state.CreatePool{Pool: state.Pool{Name: "web", Backends: []state.Backend{
+		&state.CreatePool{Pool: state.Pool{Name: "web", Backends: []*state.Backend{
 			{ID: "b1", Name: "web-1", Host: "10.0.0.1", Port: 3001},
 			{ID: "b2", Name: "web-2", Host: "10.0.0.2", Port: 3001, Weight: 2, Admin: state.Drain},
 		}}},
@@ -41,9 +41,9 @@ func threeNodes(t *testing.T) *fakeCluster {
 		Warnings: []string{"lb1: the disk is slow"},
 		Nodes: []cluster.NodeStatus{
 			{ID: "n1", Name: "lb1", Addr: "10.0.1.1:7946", RaftAddr: "10.0.1.1:7947", AdminAddr: "127.0.0.1:8404", HTTPAddr: "10.0.1.1:8080",
-				Version: "v1.2.3", State: cluster.Alive, Voter: true, Leader: true,
+				Version: "v1.2.3", State: cluster.Alive, Member: true, Voter: true, Leader: true,
 				Report: cluster.Report{View: view, AppliedIndex: 4, StoreBytes: 65536, Local: seen(400*time.Millisecond, 812*time.Microsecond, url)}},
-			{ID: "n2", Name: "lb2", Addr: "10.0.1.2:7946", HTTPAddr: "10.0.1.2:8080", State: cluster.Suspect, Voter: true, Lag: 1,
+			{ID: "n2", Name: "lb2", Addr: "10.0.1.2:7946", HTTPAddr: "10.0.1.2:8080", State: cluster.Suspect, Member: true, Voter: true, Lag: 1,
 				Report: cluster.Report{View: cluster.ViewStatus{Index: 3, Digest: "77", Stale: true}, LastContact: 12 * time.Millisecond,
 					Local: seen(-time.Second, 2*time.Millisecond, url)}}, // its clock is ahead
 			{ID: "n3", Name: "lb3", Addr: "10.0.1.3:7946", State: cluster.Failed,
@@ -179,7 +179,7 @@ func TestAgentsWishIsShown(t *testing.T) {
 		{state.Wish{Weight: "0%"}, state.Drain, "0%", "2 (agent 0%)  ready (agent drain)  healthy"},
 	} {
 		b := state.Backend{ID: "b", Name: "b", Protocol: "http", Host: "h", Port: 1, Weight: 2, Admin: state.Ready, Health: state.Healthy, Agent: test.agent}
-		pool := newClusterPool(&state.Pool{Backends: []state.Backend{b}}, nil, now())
+		pool := newClusterPool(&state.Pool{Backends: []*state.Backend{&b}}, nil, now())
 		shown := newBackend(&b, func(string) *cluster.Observation { return nil })
 		if got := pool.Backends[0]; got.AgentAdmin != test.admin || got.AgentWeight != test.weight || got.Admin != state.Ready || got.Weight != 2 {
 			t.Errorf("%+v: got %+v in /cluster", test.agent, got)

@@ -35,7 +35,7 @@ func main() {
 	case err == nil:
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(os.Stderr, "lbbench:", err)
-		os.Exit(2)
+		os.Exit(64)
 	default:
 		fmt.Fprintln(os.Stderr, "lbbench:", err)
 		os.Exit(1)

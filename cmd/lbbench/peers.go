@@ -43,6 +43,7 @@ type peer struct {
 	program  string // empty: lbbench itself
 	install  string // how to get the program
 	only     string // the one case that it is for; empty: all
+	onDemand bool   // measured only if it is named
 	template string // empty: it needs no file
 	env      []string
 	args     func(p place) []string
@@ -66,6 +67,10 @@ func allPeers() []peer {
 	defaults.name, defaults.template, defaults.only = "nginx-defaults", "nginx-defaults.conf", "large"
 	return []peer{
 		{name: subject, program: subject, install: "go build ./cmd/lbnode", env: oneCore, args: lbnodeArgs, version: []string{"version"}},
+		{
+			name: "before", program: "lbnode-before", install: "build another version of lbnode under this name, in a directory of PATH",
+			onDemand: true, env: oneCore, args: lbnodeArgs, version: []string{"version"},
+		},
 		nginx,
 		defaults,
 		{
@@ -99,6 +104,17 @@ func peerNames() []string {
 	var names []string
 	for _, p := range allPeers() {
 		if p.name != subject {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// usualPeers are the names of those that are measured if none is named.
+func usualPeers() []string {
+	var names []string
+	for _, p := range allPeers() {
+		if p.name != subject && !p.onDemand {
 			names = append(names, p.name)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// errUsage: the command line is wrong; exit code 2.
+// errUsage: the command line is wrong; exit code 64, as of lbnode.
 var errUsage = errors.New("usage")
 
 // settings are what the command line says.
@@ -58,7 +58,7 @@ func parseSettings(args []string, stderr io.Writer) (settings, error) {
 	fs.IntVar(&s.rounds, "rounds", 5, "`number` of rounds of each case")
 	fs.DurationVar(&s.time, "time", 3*time.Second, "`length` of a round; wrk rounds it up to whole seconds")
 	fs.StringVar(&cases, "cases", strings.Join(caseNames(), ","), "`names` of the cases to run")
-	fs.StringVar(&peers, "peers", strings.Join(peerNames(), ","), "`names` of those to measure lbnode against")
+	fs.StringVar(&peers, "peers", strings.Join(usualPeers(), ","), "`names` of those to measure lbnode against; before is the program lbnode-before")
 	fs.StringVar(&s.lbnode, "lbnode", "", "`path` of the lbnode to measure (default: beside lbbench, else built from source)")
 	fs.IntVar(&s.core, "core", 1, "`number` of the core for the proxy")
 	fs.IntVar(&s.loadCore, "load-core", 0, "`number` of the core for load and backend")

@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,7 +68,7 @@ func TestBadCommandLine(t *testing.T) {
 		{[]string{"status", "-o", "xml"}, []string{"xml"}},
 		{[]string{"status", "-admin", "https://10.0.0.1:8404"}, []string{"-admin", "https://10.0.0.1:8404"}},
 	} {
-		refused(t, 2, test.words, test.args...)
+		refused(t, 64, test.words, test.args...)
 	}
 }
 
@@ -85,22 +87,22 @@ func TestBadSettings(t *testing.T) {
 		args  []string
 		words []string
 	}{
-		{2, local("-bind", "300.1.1.1:1"), []string{"-bind", "300.1.1.1"}},
-		{2, local("-bind", "127.0.0.1"), []string{"-bind", "127.0.0.1"}},
-		{2, local("-join", "10.0.0.1:99999"), []string{"-join", "99999"}},
-		{2, local("-join", "a b"), []string{"-join", `"a b"`}},
-		{2, local("-advertise", "lb1"), []string{"-advertise", "lb1"}},
-		{2, local("-http", "nowhere"), []string{"nowhere", "-http"}},
-		{2, local("-bind", "0.0.0.0:0"), []string{"-secret", "-insecure"}},
+		{64, local("-bind", "300.1.1.1:1"), []string{"-bind", "300.1.1.1"}},
+		{64, local("-bind", "127.0.0.1"), []string{"-bind", "127.0.0.1"}},
+		{64, local("-join", "10.0.0.1:99999"), []string{"-join", "99999"}},
+		{64, local("-join", "a b"), []string{"-join", `"a b"`}},
+		{64, local("-advertise", "lb1"), []string{"-advertise", "lb1"}},
+		{64, local("-http", "nowhere"), []string{"nowhere", "-http"}},
+		{64, local("-bind", "0.0.0.0:0"), []string{"-secret", "-insecure"}},
 		{1, local("-secret", filepath.Join(dir, "none")), []string{"none", "keygen"}},
 		{1, local("-data-dir", filepath.Join(blocked, "data")), []string{"data directory", "-data-dir"}},
-		{2, local("-admin", "0.0.0.0:0"), []string{"-admin", "-admin-token-file"}},
-		{2, local("-trusted-proxies", "10.0.0.0/24,lb1"), []string{"-trusted-proxies", "lb1"}},
-		{2, local("-proxy-protocol", "10.0.0.0/40"), []string{"-proxy-protocol", "10.0.0.0/40"}},
-		{2, local("-max-connections", "-1"), []string{"-max-connections", "below 0"}},
-		{2, local("-max-connections-per-client", "-1"), []string{"-max-connections-per-client", "below 0"}},
+		{64, local("-admin", "0.0.0.0:0"), []string{"-admin", "-admin-token-file"}},
+		{64, local("-trusted-proxies", "10.0.0.0/24,lb1"), []string{"-trusted-proxies", "lb1"}},
+		{64, local("-proxy-protocol", "10.0.0.0/40"), []string{"-proxy-protocol", "10.0.0.0/40"}},
+		{64, local("-max-connections", "-1"), []string{"-max-connections", "below 0"}},
+		{64, local("-max-connections-per-client", "-1"), []string{"-max-connections-per-client", "below 0"}},
 		{1, local("-access-log", filepath.Join(dir, "none", "access.log")), []string{"-access-log", "none"}},
-		{2, local("-node", "a b"), []string{"-node", "a b"}},
+		{64, local("-node", "a b"), []string{"-node", "a b"}},
 	} {
 		refused(t, test.code, test.words, test.args...)
 	}
@@ -116,6 +118,29 @@ func TestMisspeltEnvironment(t *testing.T) {
 	if _, err := parseFlags(nil); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "LBNODE_JOIN") {
 		t.Errorf("got %v, want the misspelt variable refused", err)
 	}
+}
+
+// An empty variable is refused where the empty flag is: without LBNODE_JOIN a node would
+// found a cluster of one.
+func TestEmptyEnvironment(t *testing.T) {
+	same := []string{"advertise", "admin-token-file", "secret", "access-log", "config"} // as without them
+	newFlagSet(&nodeFlags{}).VisitAll(func(f *flag.Flag) {
+		t.Run(f.Name, func(t *testing.T) {
+			name := "LBNODE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+			t.Setenv(name, "")
+			_, err := parseFlags(nil)
+			if slices.Contains(same, f.Name) {
+				if err != nil {
+					t.Errorf("got %v for %s, want it to be as if it was not set", err, name)
+				}
+			} else if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), name+" is set to nothing") {
+				t.Errorf("got %v, want %s refused", err, name)
+			}
+			if _, err := parseFlags([]string{"-" + f.Name + "=" + f.DefValue}); err != nil && f.DefValue != "" && !slices.Contains(same, f.Name) {
+				t.Errorf("got %v for the flag beside it, want that to count", err)
+			}
+		})
+	})
 }
 
 func TestPortInUse(t *testing.T) {

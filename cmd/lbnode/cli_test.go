@@ -29,6 +29,8 @@ type soloCluster struct {
 	status  cluster.Status
 	failure error // of Propose
 	left    bool
+
+	expelled string
 }
 
 // refuse makes all writes from now on end so.
@@ -66,6 +68,13 @@ func (c *soloCluster) Status(context.Context) cluster.Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.status
+}
+
+func (c *soloCluster) Expel(_ context.Context, peer string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expelled = peer
+	return c.failure
 }
 
 func (c *soloCluster) Leave(context.Context) error {
@@ -192,7 +201,7 @@ func TestBackendListSaysWhy(t *testing.T) {
 func TestBackendOfWhichPool(t *testing.T) {
 	c := soloAPI(t)
 	for _, pool := range []string{"api", "web"} {
-		if _, err := c.Propose(t.Context(), cluster.Write{Op: &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []state.Backend{
+		if _, err := c.Propose(t.Context(), cluster.Write{Op: &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []*state.Backend{
 			{ID: pool, Name: "both", Host: "h", Port: 80}, {ID: pool + "x", Name: "only-" + pool, Host: "h", Port: 81},
 		}}}}); err != nil {
 			t.Fatal(err)
@@ -238,6 +247,8 @@ func TestClientUsageErrors(t *testing.T) {
 		{"backend ls -o xml", `-o must be table or json, not "xml"`},
 		{"status now", `unexpected "now"`},
 		{"route add /x", "something is missing"},
+		{"raft", "needs one of peers, remove"},
+		{"raft remove", "something is missing: lbnode raft remove NAME|ID"},
 		{"version -admin x", "not defined: -admin"},
 	} {
 		out, err := lbnode(t, test.line)
@@ -291,6 +302,8 @@ func TestJSON(t *testing.T) {
 		{"version", &map[string]string{}},
 		{"route rm a.example", &map[string]string{}},
 		{"backend rm web-1", &map[string]string{}},
+		{"raft peers", &[]admin.Node{}},
+		{"raft remove lb3", &map[string]string{}},
 		{"leave", &map[string]string{}},
 	} {
 		decoder := json.NewDecoder(strings.NewReader(mustRun(t, test.line+" -o json")))

@@ -8,10 +8,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -68,6 +70,7 @@ func startDemo(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("cannot find this program to run it: %w", err)
 	}
+	signal.Ignore(syscall.SIGPIPE) // so that lbnode demo | head ends in order
 	d := newDemo(standardDemo(), demoDir(), []string{executable}, stdout)
 	d.typed = typedCommand(executable, os.Args[0])
 	return d.run(ctx)
@@ -89,8 +92,9 @@ type demo struct {
 	clients []*admin.Client
 	crew    *crew
 
-	mu  sync.Mutex // guards out
-	out io.Writer
+	mu      sync.Mutex // guards what follows
+	out     io.Writer
+	unheard context.CancelFunc // ends the demo, when nobody reads what it prints; nil if it does not run
 }
 
 func newDemo(plan demoPlan, dir string, command []string, out io.Writer) *demo {
@@ -106,12 +110,17 @@ func newDemo(plan demoPlan, dir string, command []string, out io.Writer) *demo {
 func (d *demo) say(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	fmt.Fprintf(d.out, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+	_, err := fmt.Fprintf(d.out, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+	if err != nil && d.unheard != nil {
+		d.unheard()
+	}
 }
 
 // run holds the demo's directory and control socket while its processes live.
 func (d *demo) run(ctx context.Context) error {
 	defer d.crew.close()
+	ctx, d.unheard = context.WithCancel(ctx)
+	defer d.unheard()
 	if err := claimDir(d.dir); err != nil {
 		return err
 	}

@@ -110,6 +110,31 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// broken is output that takes one line.
+type broken struct{ lines int }
+
+func (b *broken) Write(p []byte) (int, error) {
+	if b.lines++; b.lines > 1 {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
+}
+
+// A demo whose output nobody reads any more stops, and leaves nothing.
+func TestDemoEndsUnheard(t *testing.T) {
+	t.Setenv(runMain, "1") // for the demo's processes
+	plan, dir := freeDemo(t), filepath.Join(shortTempDir(t), "demo")
+	if err := newDemo(plan, dir, os.Args[:1], &broken{}).run(t.Context()); err != nil {
+		t.Errorf("got error %v, want none", err)
+	}
+	if err := plan.checkPorts(); err != nil {
+		t.Errorf("something is left: %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the demo's directory is left (%v)", err)
+	}
+}
+
 func request(t *testing.T, dir, verb, name string) {
 	t.Helper()
 	if err := (demoCommand{verb, name}).send(dir, io.Discard); err != nil {

@@ -41,6 +41,7 @@ func TestFaults(t *testing.T) {
 		{"disk hangs", hangLeadersDisk},
 		{"disk full", fillLeadersDisk},
 		{"kill in mid-write", killInMidWrite},
+		{"damaged files", damageFiles},
 		{"quorum lost", loseQuorum},
 		{"packets lost", losePackets},
 		{"slow links", slowLinks},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -91,7 +92,7 @@ func newFlagSet(f *nodeFlags) *flag.FlagSet {
 	fs.StringVar(&f.adminTokenFile, "admin-token-file", "", "`file` with the token that the admin address asks for")
 	fs.StringVar(&f.secret, "secret", "", "`file` with the secret that all nodes share, from lbnode keygen; of several, a line each, the first is used and all are accepted; SIGHUP reads it again")
 	fs.Var(&f.allowFrom, "allow-from", "`networks` from which other nodes may come, such as 10.0.0.0/24 (default: any)")
-	fs.Var(&f.trustedProxies, "trusted-proxies", "`networks` of proxies whose X-Forwarded-For, -Proto and -Host are kept (default: none)")
+	fs.Var(&f.trustedProxies, "trusted-proxies", "`networks` of proxies whose X-Forwarded- fields, X-Real-IP and Forwarded are kept (default: none)")
 	fs.Var(&f.proxyProtocol, "proxy-protocol", "`networks` from which connections begin with a PROXY protocol header, of version 1 or 2 (default: none)")
 	fs.IntVar(&f.maxConns, "max-connections", 0, "most `connections` of clients at once; 0: as many as the limit on open files allows")
 	fs.IntVar(&f.maxPerClient, "max-connections-per-client", 0, "most `connections` of one client address, or /64 of IPv6; 0: any")
@@ -128,6 +129,9 @@ func parseFlags(args []string) (*nodeFlags, error) {
 		text := strings.TrimPrefix(err.Error(), "error parsing commandline arguments: ")
 		return nil, fmt.Errorf("%w: %s%s; lbnode help lists the flags", errUsage, text, suggestFlag(err, fs))
 	}
+	if err := checkEmpty(args); err != nil {
+		return nil, err
+	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("%w: unexpected %q after the flags; lists are separated by commas, without spaces", errUsage, fs.Arg(0))
 	}
@@ -145,18 +149,44 @@ func parseFlags(args []string) (*nodeFlags, error) {
 // Others pass: a platform may set some of its own, such as LBNODE_SERVICE_HOST.
 func checkEnvironment(fs *flag.FlagSet) error {
 	var twins []string
-	fs.VisitAll(func(f *flag.Flag) { twins = append(twins, strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))) })
+	fs.VisitAll(func(f *flag.Flag) { twins = append(twins, twinOf(f)) })
 	for _, setting := range os.Environ() {
 		name, _, _ := strings.Cut(setting, "=")
-		twin, ours := strings.CutPrefix(name, "LBNODE_")
-		if !ours || slices.Contains(twins, twin) {
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(twins, name) {
 			continue
 		}
-		if near := admin.Nearest(twin, twins); near != "" {
-			return fmt.Errorf("%w: unknown environment variable %s (did you mean LBNODE_%s?)", errUsage, name, near)
+		if near := admin.Nearest(name, twins); near != "" {
+			return fmt.Errorf("%w: unknown environment variable %s (did you mean %s?)", errUsage, name, near)
 		}
 	}
 	return nil
+}
+
+const envPrefix = "LBNODE_"
+
+// twinOf is the environment variable that stands for a flag.
+func twinOf(f *flag.Flag) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+}
+
+// checkEmpty refuses a variable that is set to nothing where the flag could not be, or would
+// mean something else than none: passed over, LBNODE_JOIN would have a node found a cluster of
+// its own, and LBNODE_ALLOW_FROM let others in from anywhere. A flag in args counts before it.
+func checkEmpty(args []string) (err error) {
+	fs := newFlagSet(&nodeFlags{})
+	if err := fs.Parse(args); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	given := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	fs.VisitAll(func(f *flag.Flag) {
+		value, set := os.LookupEnv(twinOf(f))
+		if !set || value != "" || given[f.Name] || f.DefValue == "" && f.Value.Set("") == nil {
+			return
+		}
+		err = cmp.Or(err, fmt.Errorf("%w: %s is set to nothing: give it what -%s takes, or unset it", errUsage, twinOf(f), f.Name))
+	})
+	return err
 }
 
 // keepToLoopback makes a bare `lbnode` safe and easy: without peers and without
@@ -271,6 +301,9 @@ func (f *nodeFlags) adminToken() (string, error) {
 	return "", fmt.Errorf("%w: -admin %s is reachable from other machines and asks for no token: give -admin-token-file, or say -insecure", errUsage, f.admin)
 }
 
+// maxTokenFile bounds what is read of the file of a token.
+const maxTokenFile = 4 << 10
+
 func readToken(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -279,11 +312,11 @@ func readToken(path string) (string, error) {
 	if info.Mode().Perm()&0o007 != 0 {
 		return "", fmt.Errorf("the admin token in %s can be read by every user of this machine: chmod 600 %[1]s", path)
 	}
-	text, err := os.ReadFile(path)
+	text, err := cluster.ReadText(path, maxTokenFile)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the admin token: %w", err)
 	}
-	token := strings.TrimSpace(string(text))
+	token := strings.TrimSpace(text)
 	if len(token) < 16 {
 		return "", fmt.Errorf("the admin token in %s has %d characters, fewer than 16: lbnode keygen > %[1]s makes a good one", path, len(token))
 	}

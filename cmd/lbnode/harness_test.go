@@ -35,6 +35,10 @@ const runMain = "LBNODE_TEST_RUN_MAIN"
 var long = flag.Bool("long", false, "run the long forms")
 
 func TestMain(m *testing.M) {
+	if records := os.Getenv(runDNS); records != "" {
+		fmt.Fprintln(os.Stderr, serveDNS(records))
+		os.Exit(1)
+	}
 	if os.Getenv(runMain) != "" {
 		main()
 	}
@@ -44,7 +48,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if err := setParallel(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
@@ -114,6 +118,8 @@ type process struct {
 
 	binary string   // another lbnode than the one under test, if not empty
 	under  []string // command that runs it, such as ip netns exec NAME; none if empty
+	stdout *os.File // where it prints instead of log, if not nil
+	stderr *os.File // the same
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
@@ -155,7 +161,7 @@ func (p *process) start() {
 	line := slices.Concat(p.under, []string{cmp.Or(p.binary, os.Args[0])}, p.args)
 	p.cmd = exec.Command(line[0], line[1:]...)
 	p.cmd.Env = append(append(os.Environ(), runMain+"=1"), p.env...)
-	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.Stdout, p.cmd.Stderr = cmp.Or(p.stdout, out), cmp.Or(p.stderr, out)
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatalf("cannot start %s: %v", p.name, err)
 	}
@@ -298,6 +304,9 @@ func every(nodes []*lb, ok func(*lb) bool) bool {
 	return true
 }
 
+// impatient gives up on a node that hangs, in time for its test to say so.
+var impatient = &http.Client{Timeout: time.Minute}
+
 // call sends a request to an admin API and returns the status and the body.
 func call(t *testing.T, method, url, body string) (int, map[string]any) {
 	t.Helper()
@@ -308,7 +317,7 @@ func call(t *testing.T, method, url, body string) (int, map[string]any) {
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := impatient.Do(request)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, url, err)
 	}
@@ -328,7 +337,7 @@ func call(t *testing.T, method, url, body string) (int, map[string]any) {
 
 func statusOf(t testing.TB, url string) int {
 	t.Helper()
-	response, err := http.Get(url)
+	response, err := impatient.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

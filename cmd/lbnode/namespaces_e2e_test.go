@@ -29,6 +29,16 @@ type host struct {
 // have the same addresses.
 func network(t *testing.T, count int) []*host {
 	t.Helper()
+	hosts := bareHosts(t, count)
+	for _, h := range hosts {
+		h.give(h.addr)
+	}
+	return hosts
+}
+
+// bareHosts makes hosts that have no address yet but the loopback one.
+func bareHosts(t *testing.T, count int) []*host {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make network namespaces")
 	}
@@ -48,8 +58,6 @@ func network(t *testing.T, count int) []*host {
 		t.Cleanup(func() { exec.Command("ip", "netns", "delete", h.namespace).Run() })
 		ip(t, "-n", hub, "link", "add", h.cable, "type", "veth", "peer", "name", "eth0", "netns", h.namespace)
 		ip(t, "-n", hub, "link", "set", h.cable, "master", "hub0", "up")
-		ip(t, "-n", h.namespace, "addr", "add", h.addr+"/24", "dev", "eth0")
-		ip(t, "-n", h.namespace, "link", "set", "eth0", "up")
 		ip(t, "-n", h.namespace, "link", "set", "lo", "up")
 		hosts[i] = h
 	}
@@ -62,6 +70,24 @@ func ip(t *testing.T, args ...string) {
 		t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 }
+
+// give has the host be at an address, and at no other on its network.
+func (h *host) give(addr string) {
+	h.t.Helper()
+	h.take()
+	ip(h.t, "-n", h.namespace, "addr", "add", addr+"/24", "dev", "eth0")
+	ip(h.t, "-n", h.namespace, "link", "set", "eth0", "up")
+	h.addr = addr
+}
+
+// take takes its address away from the host.
+func (h *host) take() {
+	h.t.Helper()
+	ip(h.t, "-n", h.namespace, "addr", "flush", "dev", "eth0")
+}
+
+// inside is the command that runs another one on the host.
+func (h *host) inside() []string { return []string{"ip", "netns", "exec", h.namespace} }
 
 // plug connects or disconnects the host. Packets are lost without a word, as
 // with a pulled cable.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,7 +67,9 @@ type nodeConfig struct {
 	proxy      proxy.Config
 	admin      string // address for the admin API
 	adminToken string
+	adminConns int // connections to it
 	log        *slog.Logger
+	metrics    *admin.Metrics
 	accessLog  string    // file; empty for none
 	stdout     io.Writer // for accessLog -
 	// leaveOnStop makes a node leave the cluster for good when it is told to stop.
@@ -77,11 +81,13 @@ type nodeConfig struct {
 // startNode binds all listeners and starts all parts. An error leaves nothing
 // running.
 func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
-	n := &node{log: cfg.log, metrics: admin.NewMetrics(), leaveOnStop: cfg.leaveOnStop, lameDuck: cfg.lameDuck, drain: cfg.drain, left: make(chan struct{})}
+	n := &node{log: cfg.log, metrics: cfg.metrics, leaveOnStop: cfg.leaveOnStop, lameDuck: cfg.lameDuck, drain: cfg.drain, left: make(chan struct{})}
 	if err := n.openAccessLog(cfg); err != nil {
 		return nil, err
 	}
-	n.checker = health.New(health.Config{Sink: (*findings)(n), Log: cfg.log})
+	n.checker = health.New(health.Config{
+		Sink: (*findings)(n), Log: cfg.log, Resolver: cfg.proxy.Resolver, Via: func(pool string) string { return n.proxy.Via(pool) },
+	})
 	cfg.proxy.Rank = func() int { return n.cluster.Rank() }
 	cfg.proxy.CookieKeys = func() [][]byte { return n.cluster.CookieKeys() }
 	cfg.proxy.Suspect = n.checker.Suspect
@@ -121,6 +127,8 @@ func (n *node) listen(cfg nodeConfig) (err error) {
 		Version:  cfg.cluster.Version,
 		Log:      cfg.log,
 		Metrics:  n.metrics,
+
+		MaxConnections: cfg.adminConns,
 	})
 	if n.adminAddr, err = n.admin.Listen(cfg.admin); err != nil {
 		return err
@@ -238,6 +246,11 @@ func (f *findings) Judged(o health.Observation) {
 // Failed implements health.Sink.
 func (f *findings) Failed(pool, backend string) { f.metrics.CheckFailed(pool, backend) }
 
+// Placed implements health.Sink.
+func (f *findings) Placed(backendID, url string, at netip.Addr) {
+	f.proxy.SetPlace(backendID, url, at)
+}
+
 // control is the cluster as the admin API sees it: after leaving, the process
 // stops too.
 type control node
@@ -270,33 +283,52 @@ func (c *control) Leave(ctx context.Context) error {
 	return nil
 }
 
+// Expel implements admin.Cluster.
+func (c *control) Expel(ctx context.Context, peer string) error { return c.cluster.Expel(ctx, peer) }
+
 // runNode is the command without a name: it runs a node until it is told to stop.
 func runNode(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags, err := parseFlags(args)
 	if err != nil {
 		return quietHelpWith(stdout, err)
 	}
-	log := newLog(stderr, flags)
-	cfg := nodeConfig{http: flags.http, admin: flags.admin, leaveOnStop: flags.leaveOnStop, lameDuck: flags.lameDuck, drain: flags.drain, log: log}
-	if cfg.adminToken, err = flags.adminToken(); err != nil {
+	metrics := admin.NewMetrics()
+	log, err := openLog(stderr, flags, metrics.LogDropped)
+	if err != nil {
 		return err
 	}
-	if cfg.cluster, err = flags.clusterConfig(log); err != nil {
+	defer log.close()
+	cfg, err := flags.nodeConfig(log.Logger)
+	if err != nil {
 		return err
 	}
-	if cfg.proxy, err = flags.proxyConfig(); err != nil {
-		return err
-	}
-	cfg.accessLog, cfg.stdout = flags.accessLog, stdout
-	reload := newReload(flags.secret, log)
+	cfg.metrics, cfg.stdout = metrics, stdout
+	reload := newReload(flags.secret, log.Logger)
 	defer reload.stop()
 	n, err := startNode(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	n.introduce(stdout, flags)
+	say(stdout, n.introduction(flags))
 	reload.start(n)
 	return n.run(ctx)
+}
+
+// nodeConfig turns the flags into what a node is made of.
+func (f *nodeFlags) nodeConfig(log *slog.Logger) (cfg nodeConfig, err error) {
+	cfg = nodeConfig{http: f.http, admin: f.admin, leaveOnStop: f.leaveOnStop, lameDuck: f.lameDuck, drain: f.drain, log: log, accessLog: f.accessLog}
+	if cfg.adminToken, err = f.adminToken(); err != nil {
+		return cfg, err
+	}
+	if cfg.cluster, err = f.clusterConfig(log); err != nil {
+		return cfg, err
+	}
+	if cfg.proxy, err = f.proxyConfig(); err != nil {
+		return cfg, err
+	}
+	shares, err := planFiles(f.maxConns, log)
+	cfg.proxy.MaxConnections, cfg.adminConns = shares.clients, shares.admin
+	return cfg, err
 }
 
 func quietHelpWith(stdout io.Writer, err error) error {
@@ -306,16 +338,9 @@ func quietHelpWith(stdout io.Writer, err error) error {
 	return err
 }
 
-func newLog(out io.Writer, f *nodeFlags) *slog.Logger {
-	options := &slog.HandlerOptions{Level: f.logLevel}
-	if f.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(out, options)).With("node", f.node)
-	}
-	return slog.New(slog.NewTextHandler(out, options)).With("node", f.node)
-}
-
-// introduce prints who and where this node is, and what to type next.
-func (n *node) introduce(out io.Writer, f *nodeFlags) {
+// introduction says who and where this node is, and what to type next.
+func (n *node) introduction(f *nodeFlags) string {
+	var out strings.Builder
 	addr, why := n.cluster.Advertised()
 	standing := "new, a cluster of one"
 	switch {
@@ -324,10 +349,10 @@ func (n *node) introduce(out io.Writer, f *nodeFlags) {
 	case len(f.join) > 0:
 		standing = "new, meets " + f.join.String()
 	}
-	fmt.Fprintf(out, "node      %s, id %s, data in %s\n", f.node, n.cluster.ID(), f.dataDir)
-	fmt.Fprintf(out, "reachable at %s (%s)\n", addr, why)
-	fmt.Fprintf(out, "cluster   %s\n", standing)
-	fmt.Fprintf(out, "listens   traffic %s, admin %s, gossip %s, raft %s\n", n.httpAddr, n.adminAddr, f.bind, f.raft)
+	fmt.Fprintf(&out, "node      %s, id %s, data in %s\n", f.node, n.cluster.ID(), f.dataDir)
+	fmt.Fprintf(&out, "reachable at %s (%s)\n", addr, why)
+	fmt.Fprintf(&out, "cluster   %s\n", standing)
+	fmt.Fprintf(&out, "listens   traffic %s, admin %s, gossip %s, raft %s\n", n.httpAddr, n.adminAddr, f.bind, f.raft)
 	next := "lbnode backend add web-1 http://10.0.0.11:8080"
 	if len(n.cluster.View().Pools) > 0 {
 		next = "lbnode status"
@@ -335,5 +360,6 @@ func (n *node) introduce(out io.Writer, f *nodeFlags) {
 	if n.adminAddr.String() != defaultAdmin {
 		next += " -admin " + n.adminAddr.String()
 	}
-	fmt.Fprintf(out, "next      %s\n", next)
+	fmt.Fprintf(&out, "next      %s\n", next)
+	return out.String()
 }

@@ -77,7 +77,7 @@ func (p *recovering) look(ctx context.Context, r *cluster.Recovery) (*cluster.Fo
 	if p.sure {
 		return found, nil
 	}
-	return found, confirm(os.Stdin, p.stderr, "\nThis node becomes the only one of a NEW cluster with what is in its log, and what only the\n"+
+	return found, confirm(os.Stdin, p.stderr, "\nThis node becomes the only one of a NEW cluster with what is shown above, and what only the\n"+
 		"others knew is lost. The others must never start again with the data they have now.")
 }
 
@@ -86,7 +86,14 @@ func writeFound(out io.Writer, dir string, f *cluster.Found) {
 	fmt.Fprintf(w, "found in\t%s\n", dir)
 	fmt.Fprintf(w, "node\t%s\n", f.NodeID)
 	fmt.Fprintf(w, "cluster\t%s\n", f.ClusterID)
-	fmt.Fprintf(w, "log\tends at index %d, term %d; snapshot at index %d\n", f.LastIndex, f.LastTerm, f.SnapshotIndex)
+	for _, lost := range f.Unusable {
+		fmt.Fprintf(w, "NOT USABLE\t%s\n", lost)
+	}
+	if f.From == "" {
+		fmt.Fprintf(w, "log\tends at index %d, term %d; snapshot at index %d\n", f.LastIndex, f.LastTerm, f.SnapshotIndex)
+	} else {
+		fmt.Fprintf(w, "instead\t%s is used; what the log had beyond that is lost\n", f.From)
+	}
 	backends := 0
 	for _, p := range f.View.Pools {
 		backends += len(p.Backends)

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	// errUsage: the command line is wrong; exit code 2.
+	// errUsage: the command line is wrong; exit code 64, the EX_USAGE of sysexits.h.
 	errUsage = errors.New("usage")
 	// errDegraded: the answer is there, but the cluster is not well; exit code 3.
 	errDegraded = errors.New("degraded")
@@ -35,6 +35,7 @@ func commands() []command {
 		{"route", "ls|add|rm", "list, add or remove routes", runRoute},
 		{"snapshot", "save|restore|inspect", "keep the configuration in a file, or bring it back", runSnapshot},
 		{"recover", "", "make a new cluster of this stopped node's data when quorum is lost for good", runRecover},
+		{"raft", "peers|remove", "list the members of Raft, or remove a dead one at once", runRaft},
 		{"leave", "", "take the node out of the cluster for good and stop it", runLeave},
 		{"keygen", "", "print a new secret for -secret", runKeygen},
 		{"version", "", "print the version", runVersion},
@@ -87,13 +88,14 @@ func printHelp(stdout io.Writer) error {
 	return nil
 }
 
-// exitCode is what the process ends with: 0, 1 failed, 2 usage, 3 degraded.
+// exitCode is what the process ends with: 0, 1 failed, 3 degraded, 64 usage. Go's runtime
+// ends a process that crashes with 2, so that nothing else may mean that.
 func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, errUsage):
-		return 2
+		return 64
 	case errors.Is(err, errDegraded):
 		return 3
 	}

@@ -80,6 +80,11 @@ var runbookCases = []runbookCase{
 		helped:  wellWith(2),
 	},
 	{
+		file:    "damaged-data.md",
+		happens: damageLog,
+		helped:  wellWith(2),
+	},
+	{
 		file:    "moved-addresses.md",
 		happens: func(*site) {},
 		then: map[int]func(*site){
@@ -94,10 +99,24 @@ var runbookCases = []runbookCase{
 		slow:   true,
 	},
 	{
+		file:    "two-clusters.md",
+		happens: splitOff,
+		helped:  wellWith(2),
+	},
+	{
 		file:    "rotate-the-secret.md",
 		happens: func(*site) {},
 		helped:  wellWith(2),
 	},
+}
+
+// splitOff has lb3 be a cluster of its own that the others' join list leads to.
+func splitOff(s *site) {
+	alone := s.machines[2]
+	alone.must("systemctl stop lbnode; rm -r /var/lib/lbnode; sed -i 's/^LBNODE_JOIN=.*/LBNODE_JOIN=10.0.0.3/' /etc/lbnode/lbnode.env; systemctl start lbnode")
+	s.await("all see two clusters", s.machines, func(v *admin.ClusterView) bool {
+		return v.Leader != "" && slices.ContainsFunc(v.Warnings, func(w string) bool { return strings.HasPrefix(w, v.AsSeenBy+": another cluster is there") })
+	})
 }
 
 // fillDisk fills the disk of lb2 with a file, and makes changes until lb2 has no room
@@ -113,6 +132,15 @@ func fillDisk(s *site) {
 			return strings.HasPrefix(w, "lb2: the disk takes no writes")
 		})
 	})
+}
+
+// damageLog makes zeros of a page of lb2's log, with which lb2 starts no more.
+func damageLog(s *site) {
+	victim := s.machines[1]
+	victim.crash()
+	victim.must("dd if=/dev/zero of=/var/lib/lbnode/raft.db bs=4k count=1 seek=1 conv=notrunc 2>/dev/null")
+	victim.run(s.t.Context(), "systemctl start lbnode")
+	s.await("lb2 is seen to be gone", s.machines[:1], func(v *admin.ClusterView) bool { return v.Leader != "" && status(v, "lb2") == "failed" })
 }
 
 // move gives the machine another address.

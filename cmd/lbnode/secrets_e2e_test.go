@@ -132,7 +132,7 @@ func refuseOldSecret(t *testing.T, nodes []*lb, secret string) {
 	late[0].start()
 	eventually(t, 30*time.Second, "a node with the old secret waits and says why", func() bool {
 		text, err := os.ReadFile(late[0].log)
-		return err == nil && bytes.Contains(text, []byte("does it have the same -secret?"))
+		return err == nil && bytes.Contains(text, []byte("uses a secret that this node does not accept"))
 	})
 	if v := nodes[0].view(); v == nil || len(v.Nodes) != 3 {
 		t.Errorf("got %+v, want a cluster of three still", v)

@@ -36,7 +36,8 @@ type Target struct {
 }
 
 // Local is what only this node knows of a backend. Every Target of the backend
-// shares it for as long as the backend keeps its address.
+// shares it for as long as the backend keeps its address. It fills a cache line, so that no
+// two backends share one.
 type Local struct {
 	// InFlight counts the attempts under way at the backend.
 	InFlight atomic.Int64
@@ -46,6 +47,8 @@ type Local struct {
 	Failures atomic.Int32
 	// Trial says whether requests are sent one at a time, to see whether it works.
 	Trial atomic.Int32
+	// Keeps says whether clients that are kept at the backend may stay there.
+	Keeps atomic.Bool
 	// Streak counts the attempts in a row by which the backend failed to answer as it
 	// should, Asked all attempts of a while and Failed such ones; only where outliers are
 	// ejected.
@@ -54,8 +57,6 @@ type Local struct {
 
 	service estimate // the time that one request takes, as leastTime has it
 	peak    peak     // the time until an answer, as p2c has it
-
-	_ [8]byte // so that it fills a cache line, and no two backends share one
 }
 
 // The values of Local.Trial.

@@ -3,6 +3,7 @@ package health
 import (
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 func TestAgentProbe(t *testing.T) {
 	const slow, patient = 100 * time.Millisecond, 5 * time.Second
 	const nonsense = "not the answer of an agent: a line of words such as up, down, ready, drain, maint or 50%"
+	secure, trusting := serveHTTP(t, true, http1, func(http.ResponseWriter, *http.Request) {}) // an agent beside it speaks no TLS for that
 	for _, test := range []struct {
 		name    string
 		answer  string
@@ -53,8 +55,7 @@ func TestAgentProbe(t *testing.T) {
 			}
 		})
 		pool := checkedAs(state.HealthCheck{Type: "agent", Port: b.Port, Timeout: state.Duration(test.timeout)})
-		b.Protocol = "https" // an agent speaks no TLS for that
-		got := prober{}.probe(t.Context(), pool, b)
+		got := trusting.probe(t.Context(), pool, secure)
 		if want := (result{passed: test.passed, connected: true, reason: test.reason, said: test.said}); got != want {
 			t.Errorf("%s: got %+v, want %+v", test.name, got, want)
 		}

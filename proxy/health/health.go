@@ -14,18 +14,26 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"sync"
 	"time"
 
 	"lbnode/state"
 )
 
-// Config is what a Checker needs. Both fields are required.
+// Config is what a Checker needs. Sink and Log are required.
 type Config struct {
 	// Sink is told what the probes find.
 	Sink Sink
 	// Log gets this node's changes of opinion at info.
 	Log *slog.Logger
+	// Resolver finds the addresses of backends whose host is a name. Without it the
+	// system's does.
+	Resolver *net.Resolver
+	// Via gives the name that traffic to a pool goes by, for the Via field of probes: a
+	// backend that would send traffic back fails them. It may be nil, or give none.
+	Via func(pool string) string
 }
 
 // Sink takes what the probes find. Calls come one at a time, those about one
@@ -40,6 +48,10 @@ type Sink interface {
 	Judged(o Observation)
 	// Failed says that a probe has failed, whatever came of that.
 	Failed(pool, backend string)
+	// Placed says at which address a probe of a backend, whose host is a name, has passed.
+	// It is called when that changes, and with the zero address when this node probes the
+	// backend no more.
+	Placed(backendID, url string, at netip.Addr)
 }
 
 // Observation is what this node's probes say of one backend.
@@ -87,11 +99,11 @@ type Checker struct {
 
 // New returns a Checker that probes nothing until the first Update.
 func New(cfg Config) *Checker {
-	p := prober{}
+	p := prober{resolver: cfg.Resolver, via: cfg.Via}
 	return &Checker{
 		sink:     cfg.Sink,
 		log:      cfg.Log,
-		probe:    p.probe,
+		probe:    p.probeFrom,
 		view:     state.EmptyView(),
 		observes: func(string) bool { return false },
 		targets:  make(map[string]*target),
@@ -126,7 +138,7 @@ func (c *Checker) Update(v *state.View, observes func(backendID string) bool) {
 			continue
 		}
 		for i := range pool.Backends {
-			c.adjust(pool, &pool.Backends[i], c.observes(pool.Backends[i].ID))
+			c.adjust(pool, pool.Backends[i], c.observes(pool.Backends[i].ID))
 		}
 	}
 }
@@ -172,6 +184,9 @@ func (c *Checker) forget(old *state.View) {
 // unknown backend waits for its first probe to get traffic, so that one is sent
 // at once; the others are spread so that backends are not probed in step.
 func (c *Checker) start(t *target) {
+	if old := c.targets[t.backend.ID]; old != nil && old.backend.URL() == t.backend.URL() {
+		t.at = old.at
+	}
 	c.drop(t.backend.ID)
 	var first time.Duration
 	if t.opinion != state.Starting {
@@ -216,7 +231,7 @@ func (c *Checker) find(id string) (*state.Pool, *state.Backend) {
 	for _, pool := range c.view.Pools {
 		for i := range pool.Backends {
 			if pool.Backends[i].ID == id {
-				return pool, &pool.Backends[i]
+				return pool, pool.Backends[i]
 			}
 		}
 	}

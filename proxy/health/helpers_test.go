@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"strconv"
@@ -99,6 +100,7 @@ type lab struct {
 	starts   map[string][]time.Duration // by backend id
 	calls    []told
 	failures map[string]int // failed probes by backend name
+	places   []string       // that were told
 }
 
 var (
@@ -123,7 +125,7 @@ func (l *lab) answerWith(answer func(*state.Backend) result) {
 	l.answer = answer
 }
 
-func (l *lab) fakeProbe(ctx context.Context, _ *state.Pool, b *state.Backend) result {
+func (l *lab) fakeProbe(ctx context.Context, _ *state.Pool, b *state.Backend, _ netip.Addr) result {
 	l.mu.Lock()
 	l.starts[b.ID] = append(l.starts[b.ID], time.Since(l.began))
 	takes := l.takes
@@ -145,6 +147,12 @@ func (l *lab) Reachable(id string, ok bool) {
 
 func (l *lab) Judged(o Observation) {
 	l.hear(o.BackendID, map[bool]string{true: "healthy", false: "unhealthy"}[o.Healthy])
+}
+
+func (l *lab) Placed(id, _ string, at netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.places = append(l.places, id+" at "+at.String())
 }
 
 func (l *lab) Failed(_, backend string) {

@@ -27,11 +27,11 @@ var (
 )
 
 // askHTTP sends a request and judges the answer.
-func askHTTP(conn net.Conn, check *state.HealthCheck, b *state.Backend) (result, error) {
+func askHTTP(conn net.Conn, check *state.HealthCheck, b *state.Backend, via string) (result, error) {
 	began := time.Now()
 	// Written by hand because the path goes out as the operator gave it, which
 	// net/url does not promise.
-	if _, err := conn.Write(requestFor(check, b)); err != nil {
+	if _, err := conn.Write(requestFor(check, b, via)); err != nil {
 		return result{}, err
 	}
 	status, body, err := readAnswer(conn, check.Method)
@@ -54,7 +54,7 @@ func askHTTP(conn net.Conn, check *state.HealthCheck, b *state.Backend) (result,
 
 // requestFor is what an http check sends. Its own headers go before those that every
 // probe has.
-func requestFor(check *state.HealthCheck, b *state.Backend) []byte {
+func requestFor(check *state.HealthCheck, b *state.Backend, via string) []byte {
 	method := check.Method
 	if method == "" {
 		method = http.MethodGet
@@ -62,6 +62,9 @@ func requestFor(check *state.HealthCheck, b *state.Backend) []byte {
 	fields := http.Header{"User-Agent": {"lbnode-health"}, "Accept": {"*/*"}}
 	if method == http.MethodPost {
 		fields.Set("Content-Length", "0")
+	}
+	if via != "" {
+		fields.Set("Via", "1.1 "+via)
 	}
 	for name, value := range check.Headers {
 		fields[name] = []string{value}

@@ -92,6 +92,25 @@ func TestHTTPExpectations(t *testing.T) {
 	}
 }
 
+// A probe goes by the name of its pool, so that a backend which would send traffic back
+// refuses it.
+func TestProbesNameTheirPool(t *testing.T) {
+	b, p := serveHTTP(t, false, http1, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Via") == "1.1 lbnode-of-"+state.DefaultPool {
+			w.WriteHeader(http.StatusLoopDetected)
+		}
+	})
+	pool := checkedAs(state.HealthCheck{Type: "http"})
+	pool.Name = state.DefaultPool
+	if got, want := plain(p.probe(t.Context(), pool, b)), found(true, true, "200 OK"); got != want {
+		t.Errorf("without a name: got %+v, want %+v", got, want)
+	}
+	p.via = func(pool string) string { return "lbnode-of-" + pool }
+	if got, want := plain(p.probe(t.Context(), pool, b)), found(false, true, "508 Loop Detected in N ms"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 // A check decides on TLS whatever the backend's protocol is.
 func TestProbeWithAndWithoutTLS(t *testing.T) {
 	secure, trusting := serveHTTP(t, true, http1, func(http.ResponseWriter, *http.Request) {})
@@ -109,7 +128,8 @@ func TestProbeWithAndWithoutTLS(t *testing.T) {
 			{"on, not trusted", prober{}, portOf(secure), "http", "on", false},
 			{"insecure", prober{}, portOf(secure), "http", "insecure", true},
 			{"on, without TLS there", trusting, portOf(open), "http", "on", false},
-			{"off", prober{}, portOf(open), "https", "off", true},
+			{"off", prober{}, portOf(open), "http", "off", true},
+			{"off, where traffic needs it", trusting, portOf(secure), "https", "off", kind == "tcp"}, // which has a connection even so
 			{"by the protocol", trusting, portOf(secure), "https", "", true},
 			{"by the protocol, open", prober{}, portOf(open), "http", "", true},
 		} {
@@ -144,7 +164,7 @@ func closedPort(t *testing.T) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// Whether traffic can connect is seen at its own port, not at the one that is probed.
+// A check of another port passes only where traffic can connect to its own.
 func TestProbeOfAnotherPort(t *testing.T) {
 	good, _ := serveHTTP(t, false, http1, func(http.ResponseWriter, *http.Request) {})
 	bad, _ := serveHTTP(t, false, http1, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
@@ -155,7 +175,7 @@ func TestProbeOfAnotherPort(t *testing.T) {
 		want          result
 	}{
 		{"both listen", portOf(bad), portOf(good), found(true, true, "200 OK")},
-		{"nothing takes traffic", nothing, portOf(good), found(true, false, "200 OK")},
+		{"nothing takes traffic", nothing, portOf(good), found(false, false, fmt.Sprintf("traffic cannot connect to port %d: connection refused", nothing))},
 		{"the probe fails", portOf(good), portOf(bad), found(false, true, "503 Service Unavailable in N ms")},
 		{"the probe fails, nothing takes traffic", nothing, portOf(bad), found(false, true, "503 Service Unavailable in N ms")},
 		{"nothing to probe", portOf(good), nothing, found(false, true, "connection refused")},
@@ -166,6 +186,56 @@ func TestProbeOfAnotherPort(t *testing.T) {
 		pool.ProxyProtocol = map[bool]string{true: state.ProxyV1}[test.traffic != test.port] // not sent to a port that is not traffic's
 		if got := plain((prober{}).probe(t.Context(), pool, b)); got != test.want {
 			t.Errorf("%s: got %+v, want %+v", test.name, got, test.want)
+		}
+	}
+}
+
+// Whatever port a check of whatever kind is of, it passes only where traffic can connect.
+func TestNoKindPassesWhereTrafficCannotConnect(t *testing.T) {
+	nothing := closedPort(t)
+	web, _ := serveHTTP(t, false, http1, func(http.ResponseWriter, *http.Request) {})
+	rpc, _ := serveHTTP(t, false, http2, healthServer)
+	agent := listenRaw(t, func(conn net.Conn) { io.WriteString(conn, "up 100%\n") })
+	for kind, port := range map[string]int{"http": portOf(web), "tcp": portOf(web), "grpc": portOf(rpc), "agent": portOf(agent)} {
+		check := state.HealthCheck{Type: kind, Port: port}
+		b := &state.Backend{Protocol: "http", Host: "127.0.0.1", Port: portOf(web)}
+		if got := (prober{}).probe(t.Context(), checkedAs(check), b); !got.passed || !got.connected {
+			t.Errorf("%s, where traffic can connect: got %+v, want a pass", kind, got)
+		}
+		b.Port = nothing
+		want := fmt.Sprintf("traffic cannot connect to port %d: connection refused", nothing)
+		if got := (prober{}).probe(t.Context(), checkedAs(check), b); got.passed || got.connected || got.reason != want {
+			t.Errorf("%s, where traffic cannot connect: got %+v, want a failure: %s", kind, got, want)
+		}
+	}
+}
+
+// Traffic to an https backend needs a certificate for the backend's host. A check that looks at
+// another one, or at none, does not show that there is one.
+func TestProbeSeesWhetherTrafficTrustsTheBackend(t *testing.T) {
+	secure, trusting := serveHTTP(t, true, http1, func(http.ResponseWriter, *http.Request) {}) // for example.com and 127.0.0.1
+	open, _ := serveHTTP(t, false, http1, func(http.ResponseWriter, *http.Request) {})
+	for _, test := range []struct {
+		name   string
+		prober prober
+		port   int // of traffic
+		check  state.HealthCheck
+		passed bool
+	}{
+		{"trusted", trusting, portOf(secure), state.HealthCheck{Type: "http"}, true},
+		{"trusted, by another name in the check", trusting, portOf(secure), state.HealthCheck{Type: "http", Host: "example.com"}, true},
+		{"any certificate, trusted", trusting, portOf(secure), state.HealthCheck{Type: "http", TLS: "insecure"}, true},
+		{"any certificate, not trusted", prober{}, portOf(secure), state.HealthCheck{Type: "http", TLS: "insecure"}, false},
+		{"connection, trusted", trusting, portOf(secure), state.HealthCheck{Type: "tcp"}, true},
+		{"connection, not trusted", prober{}, portOf(secure), state.HealthCheck{Type: "tcp"}, false},
+		{"plain, another port, trusted", trusting, portOf(secure), state.HealthCheck{Type: "http", TLS: "off", Port: portOf(open)}, true},
+		{"plain, another port, not trusted", prober{}, portOf(secure), state.HealthCheck{Type: "http", TLS: "off", Port: portOf(open)}, false},
+		{"plain where traffic needs TLS", trusting, portOf(open), state.HealthCheck{Type: "http", TLS: "off"}, false},
+	} {
+		b := &state.Backend{Protocol: "https", Host: "127.0.0.1", Port: test.port}
+		got := test.prober.probe(t.Context(), checkedAs(test.check), b)
+		if got.passed != test.passed || got.connected != test.passed || !test.passed && !strings.HasPrefix(got.reason, "traffic cannot connect to port ") {
+			t.Errorf("%s: got %+v, want passed %t", test.name, got, test.passed)
 		}
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,22 +21,34 @@ import (
 
 // result is what one probe found.
 type result struct {
-	passed    bool
+	passed    bool // traffic can connect, too
 	connected bool // false if traffic could not connect
 	reason    string
-	said      words // by an agent
+	said      words      // by an agent
+	at        netip.Addr // where traffic can connect to a host that is a name; zero if that is not known
 }
 
-// probeFunc probes a backend once, as its pool says.
-type probeFunc func(context.Context, *state.Pool, *state.Backend) result
+// probeFunc probes a backend once, as its pool says; at the given address if its name still
+// stands for that, so that one with several is not found at another each time.
+type probeFunc func(context.Context, *state.Pool, *state.Backend, netip.Addr) result
 
 // prober probes over the network, with a connection for each probe.
 //
 // A certificate is verified, against the system's roots, as it is for traffic:
 // to pass a backend that no request can reach would be worse than to fail it.
-// Whoever wants it otherwise says so in the check.
+// So a check that is made in another way than traffic is sent passes only if
+// traffic can connect, too.
 type prober struct {
-	tls *tls.Config // nil for the system's roots; tests bring their own
+	tls      *tls.Config              // nil for the system's roots; tests bring their own
+	resolver *net.Resolver            // nil for the system's
+	via      func(pool string) string // gives the name of Via; may be nil
+	last     netip.Addr               // where the backend's name was when a probe last passed
+}
+
+// probeFrom is a probeFunc.
+func (p prober) probeFrom(ctx context.Context, pool *state.Pool, b *state.Backend, last netip.Addr) result {
+	p.last = last
+	return p.probe(ctx, pool, b)
 }
 
 func (p prober) probe(ctx context.Context, pool *state.Pool, b *state.Backend) result {
@@ -45,8 +59,14 @@ func (p prober) probe(ctx context.Context, pool *state.Pool, b *state.Backend) r
 	if err != nil {
 		r.reason = describe(ctx, err, timeout)
 	}
-	if elsewhere(pool, b) {
-		r.connected = !r.passed || reaches(ctx, timeout, b)
+	switch {
+	case elsewhere(pool, b) && !r.passed:
+		r.connected, r.at = true, netip.Addr{} // which says nothing of traffic's port
+	case r.passed && !vouches(pool, b):
+		if r.at, err = p.reach(ctx, pool, b); err != nil {
+			r.passed, r.connected = false, false
+			r.reason = fmt.Sprintf("traffic cannot connect to port %d: %s", b.Port, describe(ctx, err, timeout))
+		}
 	}
 	return r
 }
@@ -68,10 +88,17 @@ func (p prober) check(ctx context.Context, pool *state.Pool, b *state.Backend) (
 	case state.CheckAgent:
 		r, err = askAgent(conn)
 	default:
-		r, err = askHTTP(conn, &pool.HealthCheck, b)
+		r, err = askHTTP(conn, &pool.HealthCheck, b, p.viaOf(pool))
 	}
-	r.connected = true
+	r.connected, r.at = true, placeOf(conn, b)
 	return r, err
+}
+
+func (p prober) viaOf(pool *state.Pool) string {
+	if p.via == nil {
+		return ""
+	}
+	return p.via(pool.Name)
 }
 
 // elsewhere says whether a check probes another port than the one that traffic goes
@@ -82,44 +109,64 @@ func probedPort(pool *state.Pool, b *state.Backend) int {
 	return cmp.Or(pool.HealthCheck.Port, b.Port)
 }
 
-// reaches says whether traffic can connect to the backend. A probe of another port
-// does not show it: one that fails says nothing of it, and one that passes must not
-// bring traffic back to where nothing listens.
-func reaches(ctx context.Context, timeout time.Duration, b *state.Backend) bool {
-	conn, err := dialerFor(timeout).DialContext(ctx, "tcp", b.Addr())
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
+// vouches says whether a check that passes has connected as traffic does: to its port and,
+// where that needs TLS, with a certificate for the backend's host.
+func vouches(pool *state.Pool, b *state.Backend) bool {
+	check := &pool.HealthCheck
+	trusts := secured(check, b) && check.TLS != state.TLSInsecure && cmp.Or(check.Host, b.Host) == b.Host
+	return !elsewhere(pool, b) && (b.Protocol != "https" || trusts)
 }
 
-// connect makes a connection that a request can be sent on. Without TLS, a tcp check
-// is over before anything is sent.
+// reach connects as traffic does, and says where. A check that does not must not keep a
+// backend healthy that answers no request, nor bring traffic back to it.
+func (p prober) reach(ctx context.Context, pool *state.Pool, b *state.Backend) (netip.Addr, error) {
+	proxy, config := "", (*tls.Config)(nil) // without TLS it is over before anything is sent
+	if b.Protocol == "https" {
+		proxy, config = pool.ProxyProtocol, p.tlsFor(b.Host)
+	}
+	conn, err := p.open(ctx, pool, b, b.Port, proxy, config)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer conn.Close() // what the other side makes of that is no matter
+	return placeOf(conn, b), nil
+}
+
+// connect makes a connection that a check can be made on.
 func (p prober) connect(ctx context.Context, pool *state.Pool, b *state.Backend) (net.Conn, error) {
-	dialer := dialerFor(time.Duration(pool.HealthCheck.Timeout))
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(b.Host, strconv.Itoa(probedPort(pool, b))))
-	secured := secured(&pool.HealthCheck, b)
-	if err != nil || pool.HealthCheck.Type == state.CheckTCP && !secured {
-		return conn, err
+	check, proxy, config := &pool.HealthCheck, pool.ProxyProtocol, (*tls.Config)(nil)
+	if secured(check, b) {
+		config = p.tlsFor(cmp.Or(check.Host, b.Host))
+		config.InsecureSkipVerify = check.TLS == state.TLSInsecure
+		if check.Type == state.CheckGRPC {
+			config.NextProtos = []string{"h2"}
+		}
 	}
-	if !elsewhere(pool, b) { // what the pool says of PROXY headers is of traffic's port
-		err = introduce(conn, pool.ProxyProtocol)
+	// What the pool says of PROXY headers is of traffic's port, and a tcp check without TLS is
+	// over before anything is sent.
+	if elsewhere(pool, b) || check.Type == state.CheckTCP && config == nil {
+		proxy = ""
 	}
-	if err == nil && secured {
-		secure := tls.Client(conn, p.tlsFor(&pool.HealthCheck, b))
+	return p.open(ctx, pool, b, probedPort(pool, b), proxy, config)
+}
+
+// open connects to a port of the backend, says by the PROXY protocol, if one is named, who
+// does, and shakes hands if there is a TLS configuration.
+func (p prober) open(ctx context.Context, pool *state.Pool, b *state.Backend, port int, proxy string, config *tls.Config) (net.Conn, error) {
+	conn, err := p.dial(ctx, time.Duration(pool.HealthCheck.Timeout), b.Host, port)
+	if err != nil {
+		return nil, err
+	}
+	err = introduce(conn, proxy)
+	if err == nil && config != nil {
+		secure := tls.Client(conn, config)
 		conn, err = secure, secure.HandshakeContext(ctx)
 	}
 	if err != nil {
 		conn.Close()
+		return nil, err
 	}
-	return conn, err
-}
-
-// dialerFor knows the timeout besides the context, which names no end, so that it shares
-// it out among the addresses of a host.
-func dialerFor(timeout time.Duration) *net.Dialer {
-	return &net.Dialer{KeepAlive: -1, Timeout: timeout}
+	return conn, nil
 }
 
 // secured says whether a check speaks TLS.
@@ -133,16 +180,13 @@ func secured(check *state.HealthCheck, b *state.Backend) bool {
 	return b.Protocol == "https" && check.Type != state.CheckTCP && check.Type != state.CheckAgent
 }
 
-func (p prober) tlsFor(check *state.HealthCheck, b *state.Backend) *tls.Config {
+// tlsFor verifies the certificate of a host.
+func (p prober) tlsFor(host string) *tls.Config {
 	config := p.tls.Clone()
 	if config == nil {
 		config = &tls.Config{}
 	}
-	config.ServerName = cmp.Or(check.Host, b.Host)
-	config.InsecureSkipVerify = check.TLS == state.TLSInsecure
-	if check.Type == state.CheckGRPC {
-		config.NextProtos = []string{"h2"}
-	}
+	config.ServerName = host
 	return config
 }
 

@@ -188,12 +188,9 @@ func TestProbeOfUnknownName(t *testing.T) {
 
 func TestTCPProbe(t *testing.T) {
 	b := listen(t, func(*net.TCPConn, string) {})
-	for _, protocol := range []string{"http", "https"} {
-		b.Protocol = protocol
-		got := prober{}.probe(t.Context(), checkedBy("tcp", 5*time.Second), b)
-		if want := found(true, true, "connected"); got != want {
-			t.Errorf("%s: got %+v, want %+v", protocol, got, want)
-		}
+	got := prober{}.probe(t.Context(), checkedBy("tcp", 5*time.Second), b)
+	if want := found(true, true, "connected"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -171,9 +172,9 @@ func TestProbesAreSpreadAgainAfterAStop(t *testing.T) {
 		l := newLab()
 		defer l.Stop()
 		goOn := make(chan struct{})
-		l.Checker.probe = func(ctx context.Context, pool *state.Pool, b *state.Backend) result {
+		l.Checker.probe = func(ctx context.Context, pool *state.Pool, b *state.Backend, last netip.Addr) result {
 			<-goOn
-			return l.fakeProbe(ctx, pool, b)
+			return l.fakeProbe(ctx, pool, b, last)
 		}
 		l.Update(newFacts(t).add(n, state.Healthy), all)
 		pass(10 * second)

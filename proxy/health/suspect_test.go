@@ -34,21 +34,6 @@ func TestReachableIsToldOnChangeOnly(t *testing.T) {
 	})
 }
 
-// A check of another port may pass where traffic cannot connect.
-func TestPassElsewhereDoesNotMakeReachable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLab()
-		defer l.Stop()
-		l.always(result{passed: true, reason: "200 OK"})
-		l.Update(newFacts(t).add(1, state.Healthy), all)
-		pass(10 * second)
-		wantHeard(t, l, "down")
-		l.always(passes)
-		pass(2 * second)
-		wantHeard(t, l, "up")
-	})
-}
-
 func TestSuspectIsProbedUntilItPasses(t *testing.T) {
 	for _, test := range []struct {
 		name     string

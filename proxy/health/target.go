@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"lbnode/state"
@@ -41,6 +42,8 @@ type target struct {
 	unsure bool
 	// told is whether the sink was told that this address cannot be reached.
 	told bool
+	// at is where a host that is a name was when a probe last passed; zero before.
+	at   netip.Addr
 	last Observation // zero until the first probe has ended
 }
 
@@ -105,6 +108,7 @@ func (t *target) count(passed bool) bool {
 // from start to start, is over, and sooner when asked to hurry. What the process was
 // stopped in the middle of is done again at once.
 func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
+	defer c.displace(t)
 	gap := min(c.intervalOf(t), minGap)
 	var started time.Time
 	again := 0
@@ -126,7 +130,7 @@ func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
 		}
 		overdue := c.isOverdue(t)
 		started = time.Now()
-		result := c.probe(ctx, t.pool, t.backend)
+		result := c.probe(ctx, t.pool, t.backend, c.placeOf(t))
 		if again < mostAgain && t.overran(started) {
 			again++
 			timer.Reset(0)
@@ -180,7 +184,7 @@ func (c *Checker) record(t *target, r result, started time.Time) []func() {
 	if c.targets[t.backend.ID] != t {
 		return nil
 	}
-	news := c.recordReach(t, r)
+	news := append(c.recordReach(t, r), c.recordPlace(t, r)...)
 	if !r.passed {
 		news = append(news, func() { c.sink.Failed(t.pool.Name, t.backend.Name) })
 	}
@@ -224,7 +228,7 @@ func (c *Checker) recordReach(t *target, r result) []func() {
 	case !r.connected && !t.told:
 		t.told, c.avoided[id] = true, true
 		return []func(){func() { c.sink.Reachable(id, false) }}
-	case r.passed && r.connected && c.avoided[id]:
+	case r.passed && c.avoided[id]:
 		t.told = false
 		delete(c.avoided, id)
 		return []func(){func() { c.sink.Reachable(id, true) }}

@@ -3,7 +3,6 @@ package http1
 import (
 	"context"
 	"errors"
-	"syscall"
 	"time"
 )
 
@@ -62,7 +61,7 @@ func (x *Exchange) stalled(u *upstream, err error) error {
 		return errors.Join(ErrClientLeft, ErrCut)
 	case s.gone.Load():
 		return ErrClientLeft
-	case x.begun && x.status > 0 && (errors.Is(err, ErrClientLeft) || holds(u)):
+	case x.begun && x.status > 0 && (errors.Is(err, ErrClientLeft) || x.untaken(u)):
 		return errors.Join(ErrCut, ErrClientStalled)
 	case x.begun && x.status > 0:
 		return errors.Join(ErrCut, ErrBackendStalled)
@@ -70,25 +69,4 @@ func (x *Exchange) stalled(u *upstream, err error) error {
 		return ErrClientStalled
 	}
 	return ErrBackendStalled
-}
-
-// holds says whether more of the answer is there, for which the client had no room.
-func holds(u *upstream) (more bool) {
-	if u == nil || u.raw == nil {
-		return false
-	}
-	u.raw.Control(func(fd uintptr) {
-		var one [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		more = err == nil && n > 0
-	})
-	return more
-}
-
-// broken says which end of a body broke that passed through the kernel only.
-func (x *Exchange) broken(err error) error {
-	if gone, ended := left(x.session.in.raw); gone || ended {
-		return ErrClientLeft
-	}
-	return errors.Join(ErrCut, err)
 }

@@ -19,7 +19,7 @@ func TestCodecDoesNotAllocate(t *testing.T) {
 		"request": func() bool {
 			request.Reset(&limits)
 			n, err := request.Parse(asked)
-			return n == len(asked) && err == nil && request.chunked && request.namedByConnection(asked, []byte("x-foo"))
+			return n == len(asked) && err == nil && request.chunked && request.named.has([]byte("x-foo"))
 		},
 		"half a request": func() bool {
 			request.Reset(&limits)

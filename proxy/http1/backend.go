@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -42,7 +43,8 @@ type BackendConfig struct {
 	Addr    string        // host:port
 	TLS     *tls.Config   // with ServerName; nil for plain TCP
 	Connect time.Duration // bounds connecting, and before it waiting for a turn; 0: no bound
-	Idle    time.Duration // after which an unused connection is closed; 0: never
+	Idle    time.Duration // after which an unused connection is not used again; 0: never
+	Age     time.Duration // after which none is, counted from the end of its first exchange; 0: never
 	Conns   int           // open at once; 0: no bound
 	Waiting int           // requests that may wait for one of Conns
 	// Proxy is the version of the PROXY protocol, 1 or 2, in which the backend is told of
@@ -52,6 +54,8 @@ type BackendConfig struct {
 	// Found, unless nil, is told what each attempt to connect came to, and meanwhile, as
 	// ErrSlow, that it takes long. It is called concurrently.
 	Found func(err error)
+	// Resolver finds the addresses of a host that is a name; nil: the system's does.
+	Resolver *net.Resolver
 }
 
 // Backend is the connections to one backend: those that are idle, the last used
@@ -62,9 +66,11 @@ type Backend struct {
 	shards []shard
 	open   atomic.Int64
 	done   atomic.Bool
+	place  atomic.Pointer[place] // nil until Settle
 
 	mu      sync.Mutex
 	waiting []chan *upstream // each gets one turn: a connection, or with nil the right to open one
+	held    list.List        // *upstream: those that are idle and one client's, while nobody waits; the longest first
 }
 
 // shard is a part of the idle connections, so that cores do not wait for each other.
@@ -76,7 +82,11 @@ type shard struct {
 
 // NewBackend returns a backend without connections.
 func NewBackend(config BackendConfig) *Backend {
-	return &Backend{config: config, shards: make([]shard, runtime.GOMAXPROCS(0))}
+	return &Backend{
+		config: config,
+		dialer: net.Dialer{Resolver: config.Resolver},
+		shards: make([]shard, runtime.GOMAXPROCS(0)),
+	}
 }
 
 // get returns an idle connection, preferably of that shard, or else opens one, which
@@ -118,8 +128,9 @@ func (s *shard) pop() *upstream {
 // it is as little use as one that refuses. It is counted as open already.
 func (b *Backend) dial(ctx context.Context, preface []byte) (*upstream, error) {
 	var conn net.Conn
+	at := b.place.Load()
 	err := b.inTime(ctx, func(ctx context.Context) (err error) {
-		conn, err = b.connect(ctx, preface)
+		conn, err = b.connect(ctx, at, preface)
 		return err
 	})
 	if b.config.Found != nil && !errors.Is(err, context.Canceled) {
@@ -129,7 +140,15 @@ func (b *Backend) dial(ctx context.Context, preface []byte) (*upstream, error) {
 		b.closed()
 		return nil, &ConnectError{err}
 	}
-	return newUpstream(conn, b), nil
+	u := newUpstream(conn, b)
+	u.place = at
+	return u, nil
+}
+
+// renew opens a connection in the place of one that was used.
+func (b *Backend) renew(ctx context.Context, u *upstream, preface []byte) (*upstream, error) {
+	u.discard()
+	return b.dial(ctx, preface)
 }
 
 // inTime bounds what a request waits for before it is sent. What failed after much longer was
@@ -150,8 +169,8 @@ func (b *Backend) inTime(ctx context.Context, try func(context.Context) error) e
 	}
 }
 
-func (b *Backend) connect(ctx context.Context, preface []byte) (net.Conn, error) {
-	conn, err := b.reach(ctx)
+func (b *Backend) connect(ctx context.Context, at *place, preface []byte) (net.Conn, error) {
+	conn, err := b.reach(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +193,7 @@ func (b *Backend) connect(ctx context.Context, preface []byte) (net.Conn, error)
 
 // reach connects. A backend whose packets are lost is found to be slow long before it is
 // found to be gone; unless it is this process that was stopped meanwhile.
-func (b *Backend) reach(ctx context.Context) (net.Conn, error) {
+func (b *Backend) reach(ctx context.Context, at *place) (net.Conn, error) {
 	if b.config.Found != nil {
 		began := time.Now()
 		slow := time.AfterFunc(slowConnect, func() {
@@ -184,6 +203,9 @@ func (b *Backend) reach(ctx context.Context) (net.Conn, error) {
 		})
 		defer slow.Stop()
 	}
+	if conn := b.reachAt(ctx, at); conn != nil {
+		return conn, nil
+	}
 	return b.dialer.DialContext(ctx, "tcp", b.config.Addr)
 }
 
@@ -192,10 +214,14 @@ func (b *Backend) put(u *upstream, shard int, now int64) {
 	if !u.rest(now) {
 		return
 	}
+	var old *upstream
 	if b.config.Conns > 0 {
-		b.putBounded(u, shard)
+		old = b.putBounded(u, shard)
 	} else {
-		b.shards[shard%len(b.shards)].push(u)
+		old = b.shards[shard%len(b.shards)].push(u)
+	}
+	if old != nil {
+		old.close()
 	}
 	if b.done.Load() {
 		b.Close()
@@ -204,18 +230,26 @@ func (b *Backend) put(u *upstream, shard int, now int64) {
 
 // putBounded hands the connection over if somebody waits for one: nobody else can
 // take it first.
-func (b *Backend) putBounded(u *upstream, shard int) {
+func (b *Backend) putBounded(u *upstream, shard int) (old *upstream) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.give(u) {
-		b.shards[shard%len(b.shards)].push(u)
+	if b.give(u) {
+		return nil
 	}
+	return b.shards[shard%len(b.shards)].push(u)
 }
 
-func (s *shard) push(u *upstream) {
+// push makes a connection the next one to be used. It takes out the one that would be the
+// last if that is spent, so that a burst does not leave its connections for ever.
+func (s *shard) push(u *upstream) (old *upstream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.idle) > 0 && s.idle[0].spent(u.since) {
+		old = s.idle[0]
+		s.idle = slices.Delete(s.idle, 0, 1)
+	}
 	s.idle = append(s.idle, u)
+	return old
 }
 
 // give gives the one that has waited longest its turn. The caller holds mu.
@@ -236,10 +270,15 @@ func (b *Backend) getBounded(ctx context.Context, shard int, preface []byte) (*u
 			b.leave(turn, shard)
 		}
 	}
-	if err != nil || u != nil {
-		return u, err
+	switch {
+	case err != nil:
+		return nil, err
+	case u == nil:
+		return b.dial(ctx, preface)
+	case u.private():
+		return b.renew(ctx, u, preface)
 	}
-	return b.dial(ctx, preface)
+	return u, nil
 }
 
 // await waits for a turn.
@@ -256,7 +295,8 @@ func (b *Backend) await(ctx context.Context, turn chan *upstream) (u *upstream, 
 }
 
 // claim returns an idle connection, or else what to wait for. With neither, a
-// connection may be opened. While somebody waits there is nothing to be had.
+// connection may be opened; with one that is private, in its place. While somebody waits
+// there is nothing to be had.
 func (b *Backend) claim(shard int) (u *upstream, turn chan *upstream, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -266,6 +306,9 @@ func (b *Backend) claim(shard int) (u *upstream, turn chan *upstream, err error)
 		}
 		if b.reserve() {
 			return nil, nil, nil
+		}
+		if u := b.evict(); u != nil {
+			return u, nil, nil
 		}
 	}
 	if len(b.waiting) >= b.config.Waiting {
@@ -324,33 +367,6 @@ func (b *Backend) closed() {
 	if !b.give(nil) {
 		b.open.Add(-1)
 	}
-}
-
-// expire closes connections that were idle for too long.
-func (b *Backend) expire(now int64) {
-	if b.config.Idle == 0 {
-		return
-	}
-	for i := range b.shards {
-		for _, u := range b.shards[i].expire(now, b.config.Idle) {
-			u.close()
-		}
-	}
-}
-
-// expire takes out the oldest. The last used stand last.
-func (s *shard) expire(now int64, limit time.Duration) []*upstream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for n < len(s.idle) && s.idle[n].expired(now, limit) {
-		n++
-	}
-	old := append([]*upstream(nil), s.idle[:n]...)
-	rest := copy(s.idle, s.idle[n:])
-	clear(s.idle[rest:])
-	s.idle = s.idle[:rest]
-	return old
 }
 
 // Close closes idle connections, now and from now on. Exchanges under way end as

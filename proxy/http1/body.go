@@ -17,7 +17,8 @@ type body struct {
 	tail    head // the trailers; their offsets are into in's bytes
 	tailAt  int  // their length
 	limits  *Limits
-	took    int // of in, at the last piece
+	named   hopNames // by the message's Connection
+	took    int      // of in, at the last piece
 	ended   bool
 	count   int64 // bytes of data so far
 }
@@ -54,8 +55,7 @@ func (b *body) piece(all []byte) (data []byte, took int, err error) {
 	switch b.framing {
 	case byCount:
 		n := int(min(b.left, int64(len(all))))
-		b.left -= int64(n)
-		b.ended = b.left == 0
+		b.pass(int64(n))
 		return all[:n], n, nil
 	case byClose:
 		return all, len(all), nil
@@ -65,6 +65,13 @@ func (b *body) piece(all []byte) (data []byte, took int, err error) {
 	}
 	n, took, err := b.chunks.next(all, b.limits)
 	return all[:n], took, err
+}
+
+// pass takes n bytes off what is to come of a body by count, and is all that does: the last
+// of them is its end, whichever way they go.
+func (b *body) pass(n int64) {
+	b.left -= n
+	b.ended = b.left == 0
 }
 
 // readTrailers leaves them in the buffer, for finish.
@@ -99,8 +106,8 @@ func (b *body) more() error {
 func (b *body) appendTrailers(out []byte) []byte {
 	all := b.in.bytes()
 	for _, f := range b.tail.fields {
-		if !f.is.headerOnly() {
-			out = appendLine(out, f.name.of(all), f.value.of(all))
+		if name := f.name.of(all); !f.is.headerOnly() && !b.named.has(name) {
+			out = appendLine(out, name, f.value.of(all))
 		}
 	}
 	return out

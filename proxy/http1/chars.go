@@ -120,6 +120,15 @@ func decimal(b []byte) (n int64, ok bool) {
 	return n, len(b) > 0
 }
 
+func digits(b []byte) bool {
+	for _, c := range b {
+		if !digit(c) {
+			return false
+		}
+	}
+	return true
+}
+
 // has says whether an item of a list is that, which is in lower case.
 func has(list []byte, lower string) bool {
 	for len(list) > 0 {

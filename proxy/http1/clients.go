@@ -59,18 +59,18 @@ func (c *clients) leave(client netip.Addr) {
 	}
 }
 
-// noticeEvery is how often the log is told of connections that were closed for one
-// reason.
+// noticeEvery is how often the log is told of what happens for one reason.
 const noticeEvery = 10 * time.Second
 
-// notice holds back what would fill the log.
-type notice struct {
-	next  atomic.Int64 // when it may be told again, on the server's clock
+// Notice holds back what would fill the log. Its zero value is ready to use.
+type Notice struct {
+	next  atomic.Int64 // when it may be told again
 	since atomic.Int64 // how many there were since it was told
 }
 
-// take counts one more. It returns how many there are to tell of; 0: tell nothing yet.
-func (n *notice) take(now int64) int64 {
+// Take counts one more, at a time in ms by any clock. It returns how many there are to tell
+// of; 0: tell nothing yet.
+func (n *Notice) Take(now int64) int64 {
 	n.since.Add(1)
 	next := n.next.Load()
 	if now < next || !n.next.CompareAndSwap(next, now+noticeEvery.Milliseconds()) {
@@ -82,7 +82,7 @@ func (n *notice) take(now int64) int64 {
 // rejected tells of a connection that is closed before there was a request.
 func (s *Server) rejected(why Rejection, client netip.Addr) {
 	s.config.Handler.Rejected(why)
-	if n := s.notices[why].take(s.now.Load()); n > 0 {
+	if n := s.notices[why].Take(s.now.Load()); n > 0 {
 		s.log.Warn("closed connections of clients at once", "reason", string(why), "count", n, "last", client)
 	}
 }

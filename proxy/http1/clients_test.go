@@ -38,10 +38,10 @@ func TestClientsAreCountedByAddress(t *testing.T) {
 }
 
 func TestNoticeIsHeldBack(t *testing.T) {
-	var n notice
+	var n Notice
 	limit := noticeEvery.Milliseconds()
 	for _, test := range []struct{ now, want int64 }{{0, 1}, {1, 0}, {limit - 1, 0}, {limit, 3}, {limit + 1, 0}, {3 * limit, 2}} {
-		if got := n.take(test.now); got != test.want {
+		if got := n.Take(test.now); got != test.want {
 			t.Errorf("at %d ms: got %d, want %d", test.now, got, test.want)
 		}
 	}

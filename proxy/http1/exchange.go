@@ -4,16 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
-	"time"
-)
-
-const (
-	// spliceFrom is from how much that is still to come of a body on it is spliced.
-	spliceFrom = 128 << 10
-	// spliceStep is how much is spliced before that counts as progress.
-	spliceStep = 128 << 10
 )
 
 // Why an attempt failed, besides ConnectError, ErrFull and a *Fault of the client's
@@ -22,6 +13,9 @@ var (
 	// ErrLost is a connection that broke before an answer came. The backend may have
 	// acted on the request.
 	ErrLost = errors.New("the connection was lost before an answer came")
+	// ErrStale is ErrLost where the connection had carried other requests before and brought
+	// nothing at all: the backend, which may be well, had ended it as this one came.
+	ErrStale = errors.New("the connection was stale")
 	// ErrBadAnswer is an answer that cannot be passed on.
 	ErrBadAnswer = errors.New("the answer cannot be passed on")
 	// ErrBackendStalled is an exchange in which it was for the backend to go on.
@@ -30,8 +24,8 @@ var (
 	ErrClientStalled = errors.New("the client made no progress in time")
 	// ErrClientLeft is a client that is there no more.
 	ErrClientLeft = errors.New("the client left")
-	// ErrCut is an answer that broke off after it had begun. The client's connection is
-	// closed so that it can tell.
+	// ErrCut is an answer that broke off after it had begun. The client gets what there is
+	// of it, and its connection is closed so that it can tell.
 	ErrCut = errors.New("the answer was cut short")
 )
 
@@ -57,6 +51,8 @@ type Exchange struct {
 	upgrading bool
 	begun     bool // something was sent to the client
 	touched   bool // some of the body was taken that nobody has any more
+	invited   bool // the client was asked for the body that it keeps back
+	silent    bool // the client is told the end of the answer by that of its connection
 	interim   int
 	status    int
 	account   Account
@@ -64,22 +60,7 @@ type Exchange struct {
 	patience Patience
 	hedged   bool   // the answer is that of Patience.Other
 	fields   string // for the answer
-}
-
-// Patience is how long the backend of an exchange is waited for.
-type Patience struct {
-	Try      time.Duration // until it begins to answer
-	Progress time.Duration // until anything moves after that, in either direction
-	// Hedge, unless 0, is after how long without an answer the request is sent to another
-	// backend too. What answers first is passed on; the other is given up.
-	Hedge time.Duration
-	// Other gives that backend, and Fields for its answer; nil if there is none to send it
-	// to. It is called once at most.
-	Other func() (*Backend, string)
-	// FirstByte has Account.FirstByte kept, whatever Config.Times says.
-	FirstByte bool
-	// Fields are lines, each with its end, that are added to the head of the answer.
-	Fields string
+	via      string // this proxy's name in the request
 }
 
 // Method is such as GET. It is in the letters that the client wrote.
@@ -95,8 +76,9 @@ func (x *Exchange) Path() []byte { return x.request.Path(x.head) }
 // Old says whether the client speaks HTTP/1.0.
 func (x *Exchange) Old() bool { return x.request.old }
 
-// Asterisk says whether the request is for the server itself: OPTIONS *.
-func (x *Exchange) Asterisk() bool { return x.request.asterisk }
+// Last says whether the request is for this server itself: OPTIONS *, or one that may be
+// forwarded no more (RFC 9110, section 7.6.2).
+func (x *Exchange) Last() bool { return x.request.asterisk || x.request.spent() }
 
 // Status is the final answer's; 0 until there is one.
 func (x *Exchange) Status() int { return x.status }
@@ -111,8 +93,9 @@ func (x *Exchange) atHand() bool {
 // Begun says whether the client was sent anything, be it an interim answer.
 func (x *Exchange) Begun() bool { return x.begun }
 
-// Whole says whether the request can be sent again: none of its body is gone.
-func (x *Exchange) Whole() bool { return !x.touched }
+// Whole says whether the request can be sent again: none of its body is gone, and it goes on
+// with nothing that began on another connection.
+func (x *Exchange) Whole() bool { return !x.touched && x.request.login != continues }
 
 // Hedged says whether the last Forward got its answer of Patience.Other.
 func (x *Exchange) Hedged() bool { return x.hedged }
@@ -127,9 +110,13 @@ func (x *Exchange) Forward(ctx context.Context, to *Backend, patience Patience) 
 	if x.session.watch.hasExpired() { // in the attempt before
 		x.session.wake()
 	}
+	bound := x.request.login == continues && x.Bound() != nil
 	for {
 		x.session.arm(patience.Try)
-		u := x.session.idleUpstream(to)
+		u := x.session.idleUpstream(to, bound || patience.Fresh)
+		if u == nil && bound {
+			return ErrHandshake
+		}
 		if u == nil {
 			var err error
 			if u, err = x.reach(ctx, to); err != nil {
@@ -148,7 +135,7 @@ func (x *Exchange) connect(ctx context.Context, to *Backend) (*upstream, error) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.connecting.Store(&cancel)
-	u, err := to.get(ctx, s.shard, s.preface(to))
+	u, err := s.openUpstream(ctx, to, x.patience.Fresh)
 	s.connecting.Store(nil)
 	if s.watch.hasExpired() {
 		if u != nil {
@@ -201,6 +188,7 @@ func (x *Exchange) detach() {
 		framing = byChunks
 	}
 	x.source.begin(in, framing, x.request.length, &x.session.server.config.Limits)
+	x.source.named = x.request.named
 }
 
 // attempt carries the exchange out over one connection.
@@ -212,13 +200,15 @@ func (x *Exchange) attempt(ctx context.Context, u *upstream) error {
 	if err != errStale {
 		reuse, err = x.over(u, err)
 	}
-	s.upstream.Store(nil)
 	if x.upload != nil {
-		x.endUpload(u)
-		reuse = reuse && !x.uploading()
+		reuse = x.endUpload(u, err == nil) && reuse
 	}
+	s.upstream.Store(nil)
 	if s.watch.hasExpired() || s.cut.Load() {
 		err = x.stalled(u, err)
+	}
+	if err != nil && x.status > 0 {
+		s.ending = x.breakOff(err)
 	}
 	if err != nil || !reuse || s.watch.hasExpired() {
 		u.close()
@@ -235,6 +225,7 @@ func (x *Exchange) ask(ctx context.Context, u *upstream) (*upstream, error) {
 	case x.streams && !u.quiet():
 		return u, errStale
 	case x.streams:
+		x.session.flow.Or(flowsUp)
 		x.startUpload(u)
 		return u, u.fill()
 	case x.patience.Hedge > 0:
@@ -260,7 +251,10 @@ func (x *Exchange) over(u *upstream, err error) (reuse bool, _ error) {
 	x.response.Reset(&x.session.server.config.Limits)
 	for {
 		if err != nil {
-			return false, x.lost(err)
+			if err = x.lost(err); u.used {
+				err = errors.Join(ErrStale, err)
+			}
+			return false, err
 		}
 		final, err := x.receive(u)
 		if err != nil || final {
@@ -286,7 +280,7 @@ func (x *Exchange) receive(u *upstream) (final bool, err error) {
 		n, err := r.Parse(u.bytes())
 		switch {
 		case err != nil:
-			return false, errors.Join(ErrBadAnswer, err)
+			return false, r.badAnswer(u.bytes(), err)
 		case n > 0 && r.status >= 200, n > 0 && r.status == http.StatusSwitchingProtocols:
 			return true, nil
 		case n > 0:
@@ -313,7 +307,7 @@ func (x *Exchange) relay(u *upstream, n int) error {
 	if wanted {
 		x.outlet.open(x.session, false)
 		x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), noBody)
-		x.begun = true
+		x.begun, x.invited = true, x.invited || r.status == http.StatusContinue
 		if err := x.outlet.flush(); err != nil {
 			return ErrClientLeft
 		}
@@ -328,37 +322,40 @@ func (x *Exchange) pass(u *upstream, err error) (reuse bool, _ error) {
 	if err != nil {
 		return false, err
 	}
-	x.answered()
 	r := &x.response
+	if r.status == http.StatusRequestTimeout && u.used && x.patience.Again && !x.begun && !r.persists() {
+		return false, errors.Join(ErrStale, ErrLost) // RFC 9110, section 15.5.9
+	}
+	x.answered()
+	u.tied = u.tied || x.request.login != noLogin || r.challenges(u.bytes())
 	if r.status == http.StatusSwitchingProtocols {
 		if !x.upgrading || !r.websocket {
 			return false, errors.Join(ErrBadAnswer, errors.New("it switches to a protocol that was not asked for"))
 		}
 		return false, x.tunnel(u)
 	}
-	framing := r.framing(x.Method())
+	framing, err := r.framing(x.Method())
+	if err != nil {
+		return false, r.badAnswer(u.bytes(), err)
+	}
 	out := x.outward(framing)
-	x.closing = x.closing || out == byClose || x.uploading() || x.session.server.retiring.Load()
+	x.silent = out == byClose
+	x.closing = x.closing || out == byClose || x.endsUpload() || x.session.server.retiring.Load()
 	x.status, x.begun = r.status, true
+	x.session.flow.Or(flowsDown)
 	x.session.touch()
 	x.outlet.open(x.session, out == byChunks)
 	x.outlet.mem = x.appendResponse(x.outlet.head(), r, u.bytes(), out)
 	u.use(r.at)
 	x.answer.begin(&u.inlet, framing, r.length, r.limits)
+	x.answer.named = r.named
 	err = x.pump()
 	x.account.BytesOut = x.answer.count
 	if err != nil {
-		x.closing, x.session.ending = true, aborted
+		x.closing = true
 		return false, err
 	}
-	return framing != byClose && r.persists() && u.len() == 0 && !x.surplus(), nil
-}
-
-// surplus says whether an answer that has no body announces one, which may follow.
-func (x *Exchange) surplus() bool {
-	r := &x.response
-	return r.status == http.StatusNoContent && (r.encodings > 0 || r.length > 0) ||
-		r.encodings > 0 && r.framing(x.Method()) == noBody
+	return framing != byClose && r.persists() && u.len() == 0 && !r.surplus(x.Method()), nil
 }
 
 // outward is how the body's end is told to the client.
@@ -370,63 +367,6 @@ func (x *Exchange) outward(framing framing) framing {
 		return byClose
 	}
 	return byChunks
-}
-
-// pump passes the body on as it comes.
-func (x *Exchange) pump() error {
-	b, s := &x.answer, x.session
-	for {
-		data, err := b.next()
-		switch {
-		case err != nil:
-			return errors.Join(ErrCut, err)
-		case len(data) > 0:
-			err = x.outlet.write(data)
-		case b.ended:
-			x.outlet.end(b)
-			b.finish()
-			if err := x.outlet.flush(); err != nil {
-				return ErrClientLeft
-			}
-			return nil
-		default:
-			if err = x.outlet.flush(); err == nil {
-				s.touch()
-				if err := x.more(); err != nil {
-					return err
-				}
-			}
-		}
-		if err != nil {
-			return ErrClientLeft
-		}
-		s.touch()
-	}
-}
-
-// more waits for more of the body. Much of a plain one passes through the kernel only.
-func (x *Exchange) more() error {
-	b := &x.answer
-	if b.framing != byCount || b.left < spliceFrom || b.in.raw == nil || x.session.in.raw == nil {
-		if err := b.more(); err != nil {
-			return errors.Join(ErrCut, err)
-		}
-		return nil
-	}
-	client, backend := x.session.conn.(*net.TCPConn), b.in.conn.(*net.TCPConn)
-	for b.left >= spliceFrom {
-		x.spliced = io.LimitedReader{R: backend, N: spliceStep}
-		n, err := client.ReadFrom(&x.spliced)
-		b.left, b.count = b.left-n, b.count+n
-		switch {
-		case err != nil:
-			return x.broken(err)
-		case n == 0:
-			return ErrCut
-		}
-		x.session.touch()
-	}
-	return nil
 }
 
 // reset makes it ready for the next request.
@@ -441,6 +381,6 @@ func (x *Exchange) reset() {
 	x.answer.in, x.source.in, x.spliced.R = nil, nil, nil
 	x.head, x.held, x.out, x.upload = nil, nil, nil, nil
 	x.idLength, x.interim, x.status, x.account = 0, 0, 0, Account{}
-	x.closing, x.streams, x.upgrading, x.begun, x.touched = false, false, false, false, false
-	x.patience, x.hedged, x.fields = Patience{}, false, ""
+	x.closing, x.streams, x.upgrading, x.begun, x.touched, x.invited, x.silent = false, false, false, false, false, false, false
+	x.patience, x.hedged, x.fields, x.via = Patience{}, false, "", ""
 }

@@ -124,7 +124,8 @@ func checkFirst(t *testing.T, data, got []byte, res *http.Response, method, body
 	t.Helper()
 	want := finalAnswer(data, method)
 	if want == nil || chunksOfOurs.Match(data) {
-		if res.StatusCode != 502 && !chunksOfOurs.Match(data) {
+		headOnly := method == http.MethodHead || res.StatusCode == 204 || res.StatusCode == 304 // whatever its lengths say
+		if res.StatusCode != 502 && !chunksOfOurs.Match(data) && !(headOnly && body == "") {
 			t.Fatalf("%q was passed on as %q, want 502", data, got)
 		}
 		return

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -60,8 +61,8 @@ func startRigOn(t testing.TB, limits Limits, listener net.Listener) *rig {
 // Handle implements Handler as a proxy does that has one backend.
 func (r *rig) Handle(x *Exchange) {
 	switch {
-	case x.Asterisk():
-		x.Refuse(http.StatusOK, "")
+	case x.Last():
+		x.Reply()
 	case string(x.Method()) == http.MethodConnect:
 		x.Refuse(http.StatusMethodNotAllowed, "")
 	case bytes.HasPrefix(x.Path(), []byte("/unknown")):
@@ -319,8 +320,10 @@ func listenPlain(t testing.TB) net.Listener { return plainListener{listen(t)} }
 func readElsewise(data []byte) bool {
 	lower := bytes.ToLower(data)
 	return bytes.Contains(lower, []byte("trailer")) || bytes.Contains(data, []byte("CONNECT")) ||
-		bytes.Count(lower, []byte("content-length")) > 1 || chunksOfOurs.Match(data)
+		bytes.Count(lower, []byte("content-length")) > 1 || chunksOfOurs.Match(data) || escapedHost.Match(lower)
 }
+
+var escapedHost = regexp.MustCompile("://[^/? ]*%")
 
 // checkOrder sees that what arrived is what was sent, with nothing in between but
 // requests that are answered without a backend.

@@ -1,6 +1,10 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+)
 
 // span is a part of the buffer that a head stands in.
 type span struct{ from, to int32 }
@@ -20,6 +24,8 @@ type head struct {
 	fields []field
 
 	at     int // where the first line begins that is not read yet
+	begun  int // where the line began that was read last
+	first  int // where the first one began
 	seen   int // up to where that line's end was looked for
 	titled bool
 	ended  bool
@@ -28,16 +34,27 @@ type head struct {
 	length    int64 // what they say
 	encodings int   // Transfer-Encoding lines
 	chunked   bool  // one says chunked, no more
+	misread   bool  // a length is no number, or there are two
 	close     bool  // Connection says close
 	keepAlive bool  // Connection says keep-alive
 	upgrades  bool  // Connection says upgrade
-	named     bool  // Connection names other fields
 	old       bool  // HTTP/1.0
+
+	named   hopNames // what else Connection names
+	options int      // items of Connection, empty ones among them
 }
+
+// maxOptions bounds the items of a message's Connection fields: each field is compared
+// with all of them. No honest message has more than a few.
+const maxOptions = 32
+
+// clear makes it ready for another message.
+func (h *head) clear() { *h = head{fields: h.fields[:0], named: h.named[:0]} }
 
 // line finds the next line of b, without its end. It returns more if it is not all
 // there.
 func (h *head) line(b []byte, limit int) (line span, more bool, err error) {
+	h.begun = h.at
 	i := bytes.IndexByte(b[h.seen:], '\n')
 	if i < 0 {
 		h.seen = len(b)
@@ -111,21 +128,22 @@ func (h *head) note(b []byte, f field) error {
 	switch f.is {
 	case contentLength:
 		n, ok := decimal(value)
-		if !ok || h.lengths > 0 && n != h.length {
-			return errLength
-		}
+		h.misread = h.misread || !ok || h.lengths > 0 && n != h.length
 		h.lengths, h.length = h.lengths+1, n
 	case transferEncoding:
 		h.encodings++
 		h.chunked = h.encodings == 1 && equalFold(value, "chunked")
 	case connection:
-		h.noteConnection(value)
+		return h.noteConnection(value)
 	}
 	return nil
 }
 
-func (h *head) noteConnection(list []byte) {
+func (h *head) noteConnection(list []byte) error {
 	for len(list) > 0 {
+		if h.options++; h.options > maxOptions {
+			return errManyOptions
+		}
 		var option []byte
 		option, list = nextItem(list)
 		switch {
@@ -137,15 +155,18 @@ func (h *head) noteConnection(list []byte) {
 		case equalFold(option, "upgrade"):
 			h.upgrades = true
 		default:
-			h.named = true
+			h.named = append(h.named, nameHash(option))
 		}
 	}
+	return nil
 }
 
-// checkFraming applies what holds for requests and responses alike (RFC 9112,
-// sections 6.1 to 6.3).
+// checkFraming applies what holds for all messages with a body, requests and responses
+// alike (RFC 9112, sections 6.1 to 6.3).
 func (h *head) checkFraming() error {
 	switch {
+	case h.misread:
+		return errLength
 	case h.encodings == 0:
 		return nil
 	case !h.chunked:
@@ -162,23 +183,23 @@ func (h *head) checkFraming() error {
 // (RFC 9112, section 9.3).
 func (h *head) persists() bool { return !h.close && (!h.old || h.keepAlive) }
 
-// namedByConnection says whether Connection makes a field one for this hop only.
-func (h *head) namedByConnection(b []byte, name []byte) bool {
-	if !h.named {
-		return false
+// hopNames are names of fields, as nameHash has them.
+type hopNames []uint64
+
+// has says whether a name is one of them. Numbers are compared, so that long names which
+// are alike cost no more than others.
+func (h hopNames) has(name []byte) bool { return len(h) > 0 && slices.Contains(h, nameHash(name)) }
+
+// hashSeed keeps names that are taken for one another from being made up.
+var hashSeed = rand.Uint64()
+
+// nameHash is the same for a name in whichever letters: FNV-1a, from another beginning.
+func nameHash(name []byte) uint64 {
+	h := hashSeed
+	for _, c := range name {
+		h = (h ^ uint64(lowerOf(c))) * 0x100000001b3
 	}
-	for _, f := range h.fields {
-		if f.is != connection {
-			continue
-		}
-		for list := f.value.of(b); len(list) > 0; {
-			var option []byte
-			if option, list = nextItem(list); bytes.EqualFold(option, name) {
-				return true
-			}
-		}
-	}
-	return false
+	return h
 }
 
 // find returns the first field of that kind.

@@ -64,7 +64,7 @@ func (x *Exchange) race(ctx context.Context, first *upstream, other *Backend) (*
 // of the answer. It returns nil if none came.
 func (x *Exchange) askOther(ctx context.Context, to *Backend) *upstream {
 	for {
-		u, err := to.get(ctx, x.session.shard, x.session.preface(to))
+		u, err := x.session.openUpstream(ctx, to, false)
 		if err != nil {
 			return nil
 		}

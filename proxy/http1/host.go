@@ -8,8 +8,8 @@ import (
 // maxHost bounds a host name, in bytes.
 const maxHost = 255
 
-// ValidHost says whether host is a host name or an address, and maybe a port: less
-// than RFC 3986 allows, but all that names a server, and the same to everyone.
+// ValidHost says whether host is a host name or an address, and maybe a port (RFC 3986,
+// sections 3.2.2 and 3.2.3). A name may be one that no DNS knows, such as a socket's.
 func ValidHost(host []byte) bool {
 	if len(host) > 0 && host[0] == '[' {
 		return validLiteral(host[1:])
@@ -31,15 +31,22 @@ func validPort(port []byte) bool {
 }
 
 func validName(name []byte) bool {
-	if len(name) == 0 || len(name) > maxHost || name[0] == '.' {
-		return false
-	}
-	for i, c := range name {
-		if !isName[c] || c == '.' && i > 0 && name[i-1] == '.' {
+	for _, c := range name {
+		if !isName[c] {
 			return false
 		}
 	}
-	return true
+	return len(name) > 0 && len(name) <= maxHost && escaped(name)
 }
 
-var isName = table("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+var isName = table("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%")
+
+// appendHost writes a host as a value that some take for a list: a comma within the host
+// must not make two of it.
+func appendHost(out, host []byte) []byte {
+	for i := bytes.IndexByte(host, ','); i >= 0; i = bytes.IndexByte(host, ',') {
+		out = append(append(out, host[:i]...), "%2C"...)
+		host = host[i+1:]
+	}
+	return append(out, host...)
+}

@@ -25,7 +25,10 @@ const (
 	forwardedFor
 	forwardedProto
 	forwardedHost
-	forwardedOther // X-Forwarded-anything, or a name that is read like one of ours
+	forwardedOther // X-Forwarded-anything
+	via
+	maxForwards
+	lookalike // a name with _ or another sign for - that is read like one of those above
 	// Only of meaning as trailers, where they are dropped.
 	authorization
 	contentEncoding
@@ -49,7 +52,7 @@ var names = byLength(map[string]known{
 	"te": te, "trailer": trailer, "upgrade": upgrade, "expect": expect, "keep-alive": keepAlive,
 	"proxy-connection": proxyConnection, "proxy-authenticate": proxyAuthenticate, "proxy-authorization": proxyAuthorization,
 	"http2-settings": http2Settings, "proxy": proxyField, "forwarded": forwarded, "x-real-ip": realIP,
-	"x-request-id": requestID, "x-forwarded-for": forwardedFor, "x-forwarded-proto": forwardedProto, "x-forwarded-host": forwardedHost,
+	"via": via, "max-forwards": maxForwards, "x-request-id": requestID, "x-forwarded-for": forwardedFor, "x-forwarded-proto": forwardedProto, "x-forwarded-host": forwardedHost,
 	"authorization": authorization, "content-encoding": contentEncoding, "content-range": contentRange,
 	"content-type": contentType, "location": location, "set-cookie": setCookie, "cookie": cookie,
 	"cache-control": cacheControl, "age": ageField, "expires": expires, "date": date, "vary": vary, "retry-after": retryAfter,
@@ -83,40 +86,47 @@ func identify(name []byte) known {
 }
 
 // resembles finds names that could pass for what a proxy says: X-Forwarded-anything,
-// and, with underscores, whatever a proxy removes or sets. CGI and its heirs make no
-// difference between X_Forwarded_For and X-Forwarded-For.
+// and, with other signs for dashes, whatever a proxy removes or sets. CGI and its heirs
+// make no difference between X_Forwarded_For, X.Forwarded.For and X-Forwarded-For.
 func resembles(name []byte) known {
 	const prefix = "x-forwarded"
-	if len(name) >= len(prefix) && equalDashed(name[:len(prefix)], prefix) {
+	odd := !plainName(name)
+	switch {
+	case len(name) >= len(prefix) && equalDashed(name[:len(prefix)], prefix):
+		if odd {
+			return lookalike
+		}
 		return forwardedOther
-	}
-	if len(name) >= len(names) || !hasUnderscore(name) {
+	case len(name) >= len(names) || !odd:
 		return other
 	}
 	for _, n := range names[len(name)] {
 		if n.is < authorization && equalDashed(name, n.name) {
-			return forwardedOther
+			return lookalike
 		}
 	}
 	return other
 }
 
-func hasUnderscore(name []byte) bool {
+// isPlain says which bytes of a name every program takes for what they are.
+var isPlain = table("-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+func plainName(name []byte) bool {
 	for _, c := range name {
-		if c == '_' {
-			return true
+		if !isPlain[c] {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
-// equalDashed compares a name with one in lower case, taking _ for -.
+// equalDashed compares a name with one in lower case, taking what is not plain for a dash.
 func equalDashed(name []byte, lower string) bool {
 	if len(name) != len(lower) {
 		return false
 	}
 	for i, c := range name {
-		if c == '_' {
+		if !isPlain[c] {
 			c = '-'
 		}
 		if lowerOf(c) != lower[i] {
@@ -126,16 +136,31 @@ func equalDashed(name []byte, lower string) bool {
 	return true
 }
 
-// hop says whether a field is meant for the next hop only (RFC 9110, section 7.6.1),
-// or has become one by history. Framing is written anew.
-func (k known) hop() bool {
-	switch k {
-	case connection, contentLength, transferEncoding, te, upgrade, keepAlive, http2Settings,
-		proxyConnection, proxyAuthenticate, proxyAuthorization:
-		return true
-	}
-	return false
+// fate is what becomes of a client's field on its way to a backend.
+type fate uint8
+
+const (
+	endToEnd fate = iota // it passes, unless Connection names it
+	claim                // it passes from a trusted proxy, whatever Connection names, and from nobody else
+	perHop               // it is meant for this hop only (RFC 9110, section 7.6.1), or has become so by history
+	dropped              // it does not pass as it came; what backends get of its kind, the proxy writes
+)
+
+// fates are those of all fields; other names go end to end. DESIGN.md has what the proxy
+// writes itself. Framing is written anew.
+var fates = [...]fate{
+	connection: perHop, keepAlive: perHop, te: perHop, upgrade: perHop, http2Settings: perHop,
+	contentLength: perHop, transferEncoding: perHop,
+	proxyConnection: perHop, proxyAuthenticate: perHop, proxyAuthorization: perHop,
+	trailer: dropped, // which of them will pass is not known yet
+	host:    dropped, proxyField: dropped, requestID: dropped, lookalike: dropped,
+	forwardedFor: dropped, forwardedProto: dropped, forwardedHost: dropped,
+	forwardedOther: claim, forwarded: claim, realIP: claim,
+	retryAfter: endToEnd, // the last one
 }
+
+// hop says whether a field is meant for the next hop only.
+func (k known) hop() bool { return fates[k] == perHop }
 
 // headerOnly says whether a field has no business in a trailer: framing, routing,
 // authentication and what changes the meaning of the message (RFC 9110, section

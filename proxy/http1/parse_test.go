@@ -51,7 +51,7 @@ func (r *Response) outcome(b []byte, n int, err error) string {
 }
 
 func (h *head) outcome(b []byte) string {
-	said := fmt.Sprint(h.lengths, h.length, h.encodings, h.chunked, h.close, h.keepAlive, h.upgrades, h.named, h.old, h.persists())
+	said := fmt.Sprint(h.lengths, h.length, h.encodings, h.chunked, h.close, h.keepAlive, h.upgrades, h.named, h.options, h.old, h.persists())
 	for _, f := range h.fields {
 		said += fmt.Sprintf(" %q:%q=%d", f.name.of(b), f.value.of(b), f.is)
 	}
@@ -168,5 +168,44 @@ func TestWhatFollowsAHeadDoesNotMatter(t *testing.T) {
 				t.Errorf("%s: got %s before %q, want %s", name, got, tail, want)
 			}
 		}
+	}
+}
+
+func TestLogins(t *testing.T) {
+	for value, want := range map[string]login{
+		"": noLogin, "Basic eA==": noLogin, "Bearer NTLM": noLogin, "NTL": noLogin, "Digest username=\"NTLM\"": noLogin,
+		"NTLM": begins, "ntlm  TlRMTVNTUAABAAAA": begins, "Negotiate YIIG": begins, "NEGOTIATE TlRMTVNTUAABAAAA": begins, "Nego2 x": begins,
+		"NTLM TlRMTVNTUAADAAAAGAAY": continues, "Negotiate TlRMTVNTUAADAAAA": continues, "negotiate  oYIBfzCC": continues, "Negotiate oXcwdaAD": continues,
+		"Negotiate oAcw": begins,
+	} {
+		if got := loginOf([]byte(value)); got != want {
+			t.Errorf("%q: got %d, want %d", value, got, want)
+		}
+	}
+	limits := DefaultLimits()
+	for head, want := range map[string]bool{
+		"401 Unauthorized\r\nWWW-Authenticate: NTLM":                                                  true,
+		"401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"a\"\r\nwww-authenticate: negotiate oYG2": true,
+		"401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"a\", Negotiate":                          true,
+		"407 Proxy Authentication Required\r\nProxy-Authenticate: NTLM":                               true,
+		"401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"NTLM\"":                                  false,
+		"401 Unauthorized\r\nX-Authenticate: NTLM":                                                    false,
+		"200 OK\r\nWWW-Authenticate: NTLM":                                                            false,
+		"401 Unauthorized\r\nServer: a":                                                               false,
+	} {
+		var r Response
+		r.Reset(&limits)
+		b := []byte("HTTP/1.1 " + head + "\r\n\r\n")
+		if _, err := r.Parse(b); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.challenges(b); got != want {
+			t.Errorf("%q: got a challenge %t, want %t", head, got, want)
+		}
+	}
+	var r Request
+	r.Reset(&limits)
+	if _, err := r.Parse([]byte("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: NTLM\r\nAuthorization: Basic eA==\r\n\r\n")); err != nil || r.login != begins {
+		t.Errorf("got %d, %v of two fields, want what belongs to the connection", r.login, err)
 	}
 }

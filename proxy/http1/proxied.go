@@ -127,31 +127,3 @@ func (s *session) preface(to *Backend) []byte {
 	}
 	return header
 }
-
-// idleUpstream gives a connection to the backend that needs not be waited for.
-func (s *session) idleUpstream(to *Backend) *upstream {
-	if to.config.Proxy == 0 {
-		return to.idle(s.shard)
-	}
-	u := s.own
-	s.own = nil
-	if u != nil && (u.backend != to || to.config.Idle > 0 && u.expired(s.server.now.Load(), to.config.Idle)) {
-		u.close()
-		return nil
-	}
-	return u
-}
-
-// keep takes a connection back that has carried a whole exchange. One that the backend
-// takes for the client's is kept for the client, unless others may wait for it to end.
-func (s *session) keep(u *upstream) {
-	now := s.server.now.Load()
-	switch {
-	case u.backend.config.Proxy == 0:
-		u.backend.put(u, s.shard, now)
-	case u.backend.config.Conns > 0 || u.backend.done.Load():
-		u.close()
-	case u.rest(now):
-		s.own = u
-	}
-}

@@ -1,6 +1,10 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"math"
+	"net/http"
+)
 
 // Request is the head of a request, as offsets into the buffer it was parsed from.
 // Only Parse and Reset change it.
@@ -20,6 +24,9 @@ type Request struct {
 	trailers   bool // TE says that trailers are welcome
 	websocket  bool // the Upgrade field, the only one, says websocket
 	upgradings int
+	login      login // that belongs to the connection
+	bounded    bool  // Max-Forwards says how often it may be forwarded
+	forwards   int64 // so often
 }
 
 // form is how a target is written (RFC 9112, section 3.2).
@@ -34,9 +41,8 @@ const (
 
 // Reset makes it ready for another request with these limits.
 func (r *Request) Reset(limits *Limits) {
-	fields := r.fields[:0]
-	*r = Request{limits: limits}
-	r.fields = fields
+	r.head.clear()
+	*r = Request{head: r.head, limits: limits}
 }
 
 // Parse reads the head of a request from the beginning of b. It returns its length,
@@ -79,7 +85,7 @@ func (r *Request) readTitle(b []byte) (more bool, err error) {
 		if err := r.readLine(b, line); err != nil {
 			return false, err
 		}
-		r.titled = true
+		r.titled, r.first = true, r.begun
 	}
 	return false, nil
 }
@@ -195,13 +201,38 @@ func (r *Request) noteFields(b []byte) error {
 			r.expects = true
 		case te:
 			r.trailers = r.trailers || has(value, "trailers")
+		case authorization:
+			r.login = max(r.login, loginOf(value))
 		case upgrade:
 			r.upgradings++
 			r.websocket = equalFold(value, "websocket")
+		case maxForwards:
+			if err := r.noteForwards(b, value); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
+
+// noteForwards takes the bound that two methods may have (RFC 9110, section 7.6.2). A number
+// that is too large for us is as good as any.
+func (r *Request) noteForwards(b, value []byte) error {
+	if method := string(r.method.of(b)); method != http.MethodOptions && method != http.MethodTrace {
+		return nil
+	}
+	if r.bounded || len(value) == 0 || !digits(value) {
+		return errForwards
+	}
+	r.bounded, r.forwards = true, math.MaxInt64
+	if n, ok := decimal(value); ok {
+		r.forwards = n
+	}
+	return nil
+}
+
+// spent says whether it may not be forwarded any more.
+func (r *Request) spent() bool { return r.bounded && r.forwards == 0 }
 
 // check looks at the whole.
 func (r *Request) check(b []byte) error {
@@ -209,7 +240,9 @@ func (r *Request) check(b []byte) error {
 	switch {
 	case r.hosts == 0 && !r.old:
 		return errHost
-	case len(value) == 0 && (r.form == absoluteForm || !r.old):
+	case r.form == absoluteForm && !ValidHost(value):
+		return errTargetHost
+	case len(value) == 0 && !r.old:
 		return errHost
 	case len(value) > 0 && !ValidHost(value):
 		return errHost
@@ -231,8 +264,9 @@ func (r *Request) Path(b []byte) []byte { return r.path.of(b) }
 func (r *Request) hasBody() bool { return r.chunked || r.length > 0 }
 
 // wantsWebSocket says whether the request asks to go on as a WebSocket, the only
-// protocol that may take over a connection. One with a body may not: where the body
-// ends and the protocol begins is something two parties can see differently.
+// protocol that may take over a connection. One with a body may not, be it an empty one in
+// chunks: where the body ends and the protocol begins is something two parties can see
+// differently. A length of 0 is not passed on, for the same reason.
 func (r *Request) wantsWebSocket(b []byte) bool {
-	return r.websocket && r.upgradings == 1 && r.upgrades && !r.old && r.encodings == 0 && r.lengths == 0 && string(r.method.of(b)) == "GET"
+	return r.websocket && r.upgradings == 1 && r.upgrades && !r.old && !r.hasBody() && string(r.method.of(b)) == "GET"
 }

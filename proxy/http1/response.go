@@ -1,5 +1,7 @@
 package http1
 
+import "net/http"
+
 // Response is the head of a response, as offsets into the buffer it was parsed from.
 // Only Parse and Reset change it.
 type Response struct {
@@ -9,13 +11,13 @@ type Response struct {
 	status    int // from 100 to 999
 	reason    span
 	websocket bool
+	offers    bool // there is an Upgrade field
 }
 
 // Reset makes it ready for another response with these limits.
 func (r *Response) Reset(limits *Limits) {
-	fields := r.fields[:0]
-	*r = Response{limits: limits}
-	r.fields = fields
+	r.head.clear()
+	*r = Response{head: r.head, limits: limits}
 }
 
 // Parse reads the head of a response from the beginning of b, as Request.Parse does
@@ -35,11 +37,12 @@ func (r *Response) Parse(b []byte) (int, error) {
 		return 0, err
 	}
 	for _, f := range r.fields {
-		if f.is == upgrade && equalFold(f.value.of(b), "websocket") {
-			r.websocket = true
+		if f.is == upgrade {
+			r.offers = true
+			r.websocket = r.websocket || equalFold(f.value.of(b), "websocket")
 		}
 	}
-	return r.at, r.checkFraming()
+	return r.at, nil
 }
 
 // readLine reads the status line (RFC 9112, section 4). The space before a reason
@@ -65,21 +68,38 @@ func (r *Response) readLine(b []byte, line span) error {
 	return nil
 }
 
+// headOnly says whether it ends with its head, whatever its lengths and codings say
+// (RFC 9112, section 6.3).
+func (r *Response) headOnly(method []byte) bool {
+	return string(method) == http.MethodHead || r.status < 200 || r.status == http.StatusNoContent || r.status == http.StatusNotModified
+}
+
 // framing says how the body of a response ends, which depends on the request
 // (RFC 9112, section 6.3).
-func (r *Response) framing(method []byte) framing {
-	switch {
-	case string(method) == "HEAD", r.status < 200, r.status == 204, r.status == 304:
-		return noBody
-	case r.chunked:
-		return byChunks
-	case r.lengths > 0 && r.length == 0:
-		return noBody
-	case r.lengths > 0:
-		return byCount
-	default:
-		return byClose
+func (r *Response) framing(method []byte) (framing, error) {
+	if r.headOnly(method) {
+		return noBody, nil
 	}
+	err := r.checkFraming()
+	switch {
+	case err != nil:
+		return noBody, err
+	case r.chunked:
+		return byChunks, nil
+	case r.lengths > 0 && r.length == 0:
+		return noBody, nil
+	case r.lengths > 0:
+		return byCount, nil
+	default:
+		return byClose, nil
+	}
+}
+
+// surplus says whether an answer that has no body announces one, which may follow: one
+// that must not, or in a way that is not clear.
+func (r *Response) surplus(method []byte) bool {
+	return r.headOnly(method) && r.checkFraming() != nil ||
+		r.status == http.StatusNoContent && (r.encodings > 0 || r.length > 0)
 }
 
 // framing is how the end of a body is told.

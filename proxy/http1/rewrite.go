@@ -3,6 +3,7 @@ package http1
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"net/http"
 	"strconv"
 )
 
@@ -32,6 +33,8 @@ func (x *Exchange) appendRequest(out []byte) []byte {
 	}
 	out = x.appendForwarded(out)
 	switch {
+	case x.upgrading:
+		return append(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"...)
 	case r.chunked:
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	case r.lengths > 0:
@@ -39,10 +42,7 @@ func (x *Exchange) appendRequest(out []byte) []byte {
 		out = strconv.AppendInt(out, r.length, 10)
 		out = append(out, "\r\n"...)
 	}
-	switch {
-	case x.upgrading:
-		out = append(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
-	case r.trailers:
+	if r.trailers {
 		out = append(out, "Connection: TE\r\nTE: trailers\r\n"...)
 	}
 	return append(out, "\r\n"...)
@@ -64,20 +64,14 @@ func (x *Exchange) appendTarget(out []byte) []byte {
 // passes says whether a client's field goes to the backend as it is.
 func (x *Exchange) passes(f field) bool {
 	r := &x.request
-	switch f.is {
-	case other, contentType, authorization, cookie:
-	case host, forwarded, proxyField, realIP, requestID, forwardedFor, forwardedProto, forwardedHost, forwardedOther:
-		return false
-	case expect:
-		return !r.old
-	case trailer: // which of them are passed on is not known yet
-		return false
-	default:
-		if f.is.hop() {
-			return false
-		}
+	switch fates[f.is] {
+	case endToEnd:
+		written := f.is == expect && r.old || f.is == maxForwards && r.bounded
+		return !written && !r.named.has(f.name.of(x.head))
+	case claim:
+		return x.session.trusted
 	}
-	return !r.named || !r.namedByConnection(x.head, f.name.of(x.head))
+	return false
 }
 
 // appendForwarded writes what the proxy itself says of the request.
@@ -91,10 +85,32 @@ func (x *Exchange) appendForwarded(out []byte) []byte {
 	out = append(out, "\r\nX-Forwarded-Proto: "...)
 	out = append(out, x.kept(forwardedProto, x.session.scheme)...)
 	out = append(out, "\r\n"...)
-	if name := x.kept(forwardedHost, r.host.of(b)); len(name) > 0 {
+	if name := x.kept(forwardedHost, nil); len(name) > 0 {
 		out = appendField(out, "X-Forwarded-Host", name)
+	} else if !r.host.empty() {
+		out = append(out, "X-Forwarded-Host: "...)
+		out = append(appendHost(out, r.host.of(b)), "\r\n"...)
 	}
-	return appendField(out, "X-Request-Id", x.requestID())
+	out = appendField(out, "X-Request-Id", x.requestID())
+	if r.bounded {
+		out = append(out, "Max-Forwards: "...)
+		out = append(strconv.AppendInt(out, r.forwards-1, 10), "\r\n"...)
+	}
+	return x.appendVia(out)
+}
+
+// appendVia writes which way the request came (RFC 9110, section 7.6.3), behind what
+// others have written.
+func (x *Exchange) appendVia(out []byte) []byte {
+	if x.via == "" {
+		return out
+	}
+	version := "Via: 1.1 "
+	if x.request.old {
+		version = "Via: 1.0 "
+	}
+	out = append(append(out, version...), x.via...)
+	return append(out, "\r\n"...)
 }
 
 // appendChain writes the hops that a trusted client has noted.
@@ -182,9 +198,9 @@ func (x *Exchange) appendResponse(out []byte, r *Response, b []byte, body framin
 	out = append(out, ' ')
 	out = append(out, r.reason.of(b)...)
 	out = append(out, "\r\n"...)
-	dated := r.status < 200
+	dated, demands := r.status < 200, r.status == http.StatusUpgradeRequired
 	for _, f := range r.fields {
-		if f.is.hop() || f.is == trailer && body != byChunks || r.named && r.namedByConnection(b, f.name.of(b)) {
+		if f.is.hop() && !(f.is == upgrade && demands) || f.is == trailer && body != byChunks || r.named.has(f.name.of(b)) {
 			continue
 		}
 		dated = dated || f.is == date
@@ -208,10 +224,13 @@ func (x *Exchange) appendFraming(out []byte, r *Response, body framing) []byte {
 		// No length, and the connection goes on by itself.
 	case body == byChunks:
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
-	case r.lengths > 0 && !r.chunked:
+	case r.lengths > 0 && r.checkFraming() == nil && !r.chunked:
 		out = append(out, "Content-Length: "...)
 		out = strconv.AppendInt(out, r.length, 10)
 		out = append(out, "\r\n"...)
+	}
+	if r.status == http.StatusUpgradeRequired && r.offers { // RFC 9110, section 15.5.22
+		out = append(out, "Connection: Upgrade\r\n"...)
 	}
 	if r.status >= 200 {
 		out = x.appendConnection(out)

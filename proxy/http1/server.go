@@ -66,7 +66,7 @@ type Server struct {
 	sweeping sync.WaitGroup
 	resting  *restingPlace
 	serving  sync.WaitGroup // sessions
-	notices  map[Rejection]*notice
+	notices  map[Rejection]*Notice
 
 	accepting sync.WaitGroup // calls of Serve
 
@@ -75,7 +75,9 @@ type Server struct {
 	shut      bool // no listener is served any more
 	sessions  map[*session]struct{}
 	clients   clients
-	count     int // of sessions ever
+	lingering clients // of those that linger because they go on sending
+	lingers   int     // how many there are
+	count     int     // of sessions ever
 }
 
 // NewServer returns a server that serves nothing yet. It must be shut down.
@@ -88,7 +90,8 @@ func NewServer(config Config) *Server {
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},
 		clients:   clients{config.MaxConnsPerClient, map[netip.Addr]int{}},
-		notices:   map[Rejection]*notice{RejectedPreface: {}, RejectedConnections: {}, RejectedClient: {}},
+		lingering: clients{maxLingeringOfClient, map[netip.Addr]int{}},
+		notices:   map[Rejection]*Notice{RejectedPreface: {}, RejectedConnections: {}, RejectedClient: {}},
 	}
 	s.setDate(time.Now())
 	s.resting = newRestingPlace()

@@ -2,7 +2,6 @@ package http1
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -11,16 +10,6 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
-)
-
-const (
-	// lastWords is how long a client has to take the end of an answer, or to stop
-	// sending what nobody will read, before its connection is closed. With the
-	// sweeper's tick it is less than a second, by which every limit may be passed.
-	lastWords = 800 * time.Millisecond
-	// unread bounds what is read, and thrown away, so that a client which is still
-	// sending gets the answer instead of a reset.
-	unread = 1 << 20
 )
 
 // session is one connection of a client, and the goroutine that serves it.
@@ -36,13 +25,15 @@ type session struct {
 	trusted bool
 	proxied bool               // the connection must begin with a PROXY header
 	told    *proxyproto.Header // that it began with, if that names the client
-	own     *upstream          // idle, and no other client's to use
+	own     *upstream          // idle, and no other client's to use; its backend may have closed it
 	counted bool               // among its client's
 	addr    netip.Addr         // the client's
 	client  []byte             // the same in words
 	scheme  []byte
 
-	rested bool                  // since the last request
+	until  int64                 // a request may begin; 0 while there is one
+	empty  int                   // bytes of empty lines since the last request
+	rested bool                  // since then
 	asked  bool                  // there was a request
 	fd     uintptr               // of conn, within serveStep
 	step   func(fd uintptr) bool // serveStep, made once
@@ -50,8 +41,12 @@ type session struct {
 
 	cut        atomic.Bool                        // by Shutdown
 	upstream   atomic.Pointer[upstream]           // for the sweeper
+	tunnel     atomic.Pointer[tunnel]             // for the sweeper
 	connecting atomic.Pointer[context.CancelFunc] // for the sweeper
 	gone       atomic.Bool                        // the sweeper found that the client left
+	flow       atomic.Uint32                      // which bytes are progress that only the sweeper sees
+	seen       sighting                           // of those; the sweeper's
+	looked     int64                              // until of the idle time in which it was looked for the client's end; the sweeper's
 	ended      int64                              // when the client was seen to have sent its last byte; the sweeper's
 }
 
@@ -75,11 +70,12 @@ func (s *session) setClient(addr netip.Addr) {
 type ending uint8
 
 const (
-	going   ending = iota // another request may follow
-	rests                 // it goes on once something comes, in another goroutine
-	closed                // close it
-	lingers               // close it once the client has what was sent
-	aborted               // close it so that nothing seems to have ended
+	going    ending = iota // another request may follow
+	rests                  // it goes on once something comes, in another goroutine
+	closed                 // close it
+	lingers                // close it once the client has what was sent
+	discards               // the same, of a client that may be sending what nobody will read
+	aborted                // close it so that nothing seems to have ended
 )
 
 // start serves a new connection.
@@ -93,7 +89,7 @@ func (s *session) start() {
 // serve serves one request after the other.
 func (s *session) serve() {
 	for s.ending == going {
-		if s.in.raw != nil && s.x == nil && s.in.len() == 0 {
+		if s.in.raw != nil && s.x == nil && !s.asks() {
 			s.serveInline()
 		} else {
 			s.next()
@@ -101,9 +97,11 @@ func (s *session) serve() {
 	}
 	if s.ending == rests {
 		s.rest()
-		return
+	} else if s.ending == discards {
+		go s.finish() // which takes its time, with a stack that is small again
+	} else {
+		s.finish()
 	}
-	s.finish()
 }
 
 // serveInline serves requests from within one wait for the connection, which saves
@@ -153,10 +151,17 @@ func (s *session) wake() {
 // serveStep is called when something may have come. It says whether serveInline
 // must return.
 func (s *session) serveStep(fd uintptr) bool {
-	if !s.in.tryRead(fd) {
-		return false
+	for begun := false; !begun; begun = s.asks() {
+		if !s.in.tryRead(fd) {
+			return false
+		}
+		if s.in.err != nil {
+			s.ending = closed
+			return true
+		}
 	}
-	if s.in.err != nil || !s.begin() {
+	first := !s.asked // its end may have come with it, of which nobody will tell either
+	if !s.begin() {
 		s.ending = closed
 		return true
 	}
@@ -167,20 +172,37 @@ func (s *session) serveStep(fd uintptr) bool {
 		return true
 	}
 	s.answer()
-	return s.ending != going || full || s.in.len() > 0 || !s.idle()
+	return s.ending != going || full || first || s.in.len() > 0 || !s.idle()
 }
 
-// idle begins the time between requests. It says whether there may be another.
+// asks says whether a request has begun in what was read. Empty lines before one are passed
+// over (RFC 9112, section 2.2): some clients end a body by one, and may never ask again. So
+// many that it is no mistake are left to Parse, to be refused.
+func (s *session) asks() bool {
+	b := s.in.bytes()
+	for len(b) > 1 && b[0] == '\r' && b[1] == '\n' && s.empty < s.server.config.Limits.Head {
+		s.in.use(2)
+		s.empty += 2
+		b = b[2:]
+	}
+	return len(b) > 1 || len(b) == 1 && b[0] != '\r'
+}
+
+// idle begins the time between requests, or goes on with it. It says whether there may be
+// another.
 func (s *session) idle() bool {
 	s.in.release()
-	p, limit := idling, s.server.config.Idle
+	p := idling
 	switch {
-	case s.rested: // it has waited for as long already
-		p, limit = rested, limit-restAfter
+	case s.rested:
+		p = rested
 	case !s.asked: // who connects has something to ask, and soon
 		p = fresh
 	}
-	if s.watch.set(p, s.server.now.Load()+limit.Milliseconds()) == expired { // the exchange did, just when it had ended
+	if s.until == 0 {
+		s.until = s.server.now.Load() + s.server.config.Idle.Milliseconds()
+	}
+	if s.watch.set(p, s.until) == expired { // the exchange did, just when it had ended
 		s.wake()
 	}
 	return p == fresh || !s.server.draining.Load()
@@ -191,7 +213,7 @@ func (s *session) begin() bool {
 	x := exchanges.Get().(*Exchange)
 	s.x, x.session = x, s
 	x.request.Reset(&s.server.config.Limits)
-	s.rested, s.asked = false, true
+	s.rested, s.asked, s.until, s.empty = false, true, 0, 0
 	before := s.watch.set(heading, s.server.now.Load()+s.server.config.Header.Milliseconds())
 	if before == resting {
 		s.wake()
@@ -201,11 +223,9 @@ func (s *session) begin() bool {
 
 // next serves a request, of which some may have been read.
 func (s *session) next() {
-	if s.x == nil {
-		if s.in.len() == 0 && (!s.idle() || s.in.fill() != nil) || !s.begin() {
-			s.ending = closed
-			return
-		}
+	if s.x == nil && (!s.await() || !s.begin()) {
+		s.ending = closed
+		return
 	}
 	for len(s.x.head) == 0 && !s.parse() {
 		if s.in.fill() != nil {
@@ -221,13 +241,29 @@ func (s *session) next() {
 	}
 }
 
+// await waits for a request to begin.
+func (s *session) await() bool {
+	if s.asks() {
+		return true
+	}
+	if !s.idle() {
+		return false
+	}
+	for !s.asks() {
+		if s.in.fill() != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // parse reads the head of a request as far as it is there, and says whether that is
 // all. What is wrong with it, the client is told.
 func (s *session) parse() bool {
 	x := s.x
 	n, err := x.request.Parse(s.in.bytes())
 	if err != nil {
-		s.refuse(err.(*Fault))
+		s.refuse(x.request.locate(s.in.bytes(), err.(*Fault)))
 		return true
 	}
 	x.head, s.taken = s.in.bytes()[:n], n
@@ -257,6 +293,8 @@ func (s *session) answer() {
 	case !s.handle():
 		s.ending = aborted
 	case s.ending != going:
+	case (x.closing || s.cut.Load()) && x.unread() && !x.tardy():
+		s.ending = discards
 	case x.closing || s.cut.Load():
 		s.ending = lingers
 	default:
@@ -287,7 +325,10 @@ func (s *session) refuse(why *Fault) {
 	x.closing = true
 	x.Refuse(why.Status, why.what)
 	s.server.config.Handler.Refused(x, why)
-	s.ending = lingers
+	s.ending = discards
+	if why == errSlow { // it had its time
+		s.ending = lingers
+	}
 }
 
 // exchanges are those that no connection needs just now.
@@ -313,6 +354,7 @@ func (s *session) pollBody(x *Exchange) bool {
 // arm begins the time in which an exchange must make progress.
 func (s *session) arm(timeout time.Duration) {
 	s.limit.Store(ticked(timeout))
+	s.flow.Store(0)
 	s.watch.set(exchanged, s.server.now.Load()+s.limit.Load())
 }
 
@@ -331,9 +373,8 @@ func (s *session) rearm(timeout time.Duration) {
 // touch notes progress, by which the time begins anew. As with nginx's timeouts for
 // bodies, anything that comes or goes counts, not a rate: a sensor, a phone in a tunnel
 // and an open stream send little for long, and rightly so. What a client gains that
-// trickles to no end is a connection, which MaxConnsPerClient bounds. Towards the
-// client, what was read at once of the backend, at most a largeBuffer, must go in the
-// time.
+// trickles to no end is a connection, which MaxConnsPerClient bounds. What moves in between,
+// in the kernel, the sweeper sees.
 func (s *session) touch() { s.watch.touch(s.server.now.Load() + s.limit.Load()) }
 
 // end closes the connection.
@@ -341,34 +382,27 @@ func (s *session) end() {
 	if s.x != nil {
 		s.release(s.x)
 	}
+	s.in.drop()
+	s.dropOwn()
 	switch {
 	case s.ending == aborted || s.cut.Load():
-		s.setLinger()
-	case s.ending == lingers:
+		abort(s.conn)
+		return
+	case s.ending == lingers, s.ending == discards:
 		s.linger()
 	}
 	s.conn.Close()
 	s.in.drop()
-	if s.own != nil {
-		s.own.close()
-	}
 }
 
-// setLinger makes the end of the connection a reset, by which the client can tell
-// that an answer was cut short.
-func (s *session) setLinger() {
-	if tcp, ok := s.conn.(*net.TCPConn); ok {
+// abort ends a connection by a reset, by which the other side can tell that something was
+// cut short.
+func abort(conn net.Conn) {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = over.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
 	}
-}
-
-// linger waits until the client has the answer, although it may still be sending: an
-// unread byte would make the kernel reset the connection.
-func (s *session) linger() {
-	half, ok := s.conn.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		return
-	}
-	s.conn.SetReadDeadline(time.Now().Add(lastWords))
-	io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(struct{ io.Reader }{s.conn}, unread), s.in.room(smallBuffer))
+	conn.Close()
 }

@@ -86,9 +86,17 @@ func (s *session) sweep(now int64, draining bool) {
 	waits := p == idling || p == fresh
 	long := waits && now > until-s.server.config.Idle.Milliseconds()+restAfter.Milliseconds()
 	over := now >= until || draining && (p <= rested || p == fresh && long)
-	if p == exchanged && !over && s.abandoned(now, until) {
+	if p == exchanged && s.moves(now, until) {
+		return
+	}
+	switch {
+	case p == exchanged && !over && s.abandoned(now, until):
 		s.gone.Store(true)
 		over = true
+	case p == tunneled && over:
+		over = s.tunnelEnds(now, draining)
+	case p == idling && !over:
+		over = s.left(now, until)
 	}
 	switch {
 	case over && s.watch.change(p, until, expired):
@@ -118,12 +126,34 @@ func (s *session) abandoned(now, until int64) bool {
 	return gone
 }
 
+// left says whether the client has ended an idle connection. Its end is not seen otherwise if
+// it came together with the last request, but for the first one of a connection; so it is
+// looked at once, when it has been idle for a tick.
+func (s *session) left(now, until int64) bool {
+	since := until - s.server.config.Idle.Milliseconds()
+	if s.looked == until || now < since+tick.Milliseconds() {
+		return false
+	}
+	s.looked = until
+	_, ended := left(s.in.raw)
+	return ended
+}
+
+// tunnelEnds says whether the session's tunnel is over.
+func (s *session) tunnelEnds(now int64, draining bool) bool {
+	t := s.tunnel.Load()
+	return t != nil && t.sweep(now, draining)
+}
+
 // stop ends what the session waits for, in a phase that has expired.
 func (s *session) stop(p phase) {
 	switch {
 	case p == exchanged:
 		s.stopBackend()
 		s.conn.SetWriteDeadline(past)
+	case p == tunneled:
+		s.stopBackend()
+		s.conn.SetDeadline(past)
 	case p == rested && s.server.resting.leave(s):
 		go s.finish()
 	default:

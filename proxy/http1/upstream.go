@@ -1,7 +1,11 @@
 package http1
 
 import (
+	"container/list"
+	"math"
+	"math/rand/v2"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 )
@@ -12,7 +16,12 @@ type upstream struct {
 	backend *Backend
 	below   syscall.RawConn // what a connection that is not the kernel's own goes over
 	since   int64           // when it became idle, on the backend's clock, in ms
+	until   int64           // when it is too old to be used again, on the same
 	used    bool            // it has carried an exchange
+	tied    bool            // a client authenticates by it
+	addr    netip.Addr      // that it goes to
+	place   *place          // that its backend had when it was opened
+	held    *list.Element   // of Backend.held
 
 	ask  func(fd uintptr) bool // tryAsk, made once
 	out  []byte                // what is asked
@@ -29,7 +38,7 @@ const (
 )
 
 func newUpstream(conn net.Conn, backend *Backend) *upstream {
-	u := &upstream{backend: backend}
+	u := &upstream{backend: backend, addr: addrOf(conn.RemoteAddr())}
 	u.open(conn, largeBuffer)
 	u.ask = u.tryAsk
 	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
@@ -112,14 +121,17 @@ func (u *upstream) quiet() bool {
 }
 
 // rest makes a connection wait for the next request. It closes one that has more to
-// say.
+// say, or is not to be used again.
 func (u *upstream) rest(now int64) bool {
-	if !u.drained() {
+	if !u.used {
+		u.used, u.until = true, u.backend.end(now)
+	}
+	u.since = now
+	if u.spent(now) || !u.drained() {
 		u.close()
 		return false
 	}
 	u.release()
-	u.used, u.since = true, now
 	return true
 }
 
@@ -137,12 +149,30 @@ func (u *upstream) drained() bool {
 
 // close closes the connection for good.
 func (u *upstream) close() {
-	u.conn.Close()
-	u.drop()
+	u.discard()
 	u.backend.closed()
 }
 
-// expired says whether it has been idle for too long.
-func (u *upstream) expired(now int64, limit time.Duration) bool {
-	return now-u.since > limit.Milliseconds()
+// discard closes it for another in its place.
+func (u *upstream) discard() {
+	u.conn.Close()
+	u.drop()
+}
+
+// spent says whether it is not to be used again: it was idle for too long, is too old, or
+// goes to where the backend is no more. One that a client authenticates by may become as old
+// as the client's: the client would have to do so anew each time.
+func (u *upstream) spent(now int64) bool {
+	idle := u.backend.config.Idle
+	return idle > 0 && now-u.since > idle.Milliseconds() || now >= u.until && !u.tied || u.misplaced()
+}
+
+// end is when a connection is too old that is new now. Those that were opened together do not
+// end together.
+func (b *Backend) end(now int64) int64 {
+	age := b.config.Age.Milliseconds()
+	if age <= 0 {
+		return math.MaxInt64
+	}
+	return now + age - rand.Int64N(age/8+1)
 }

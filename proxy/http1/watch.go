@@ -18,10 +18,12 @@ const (
 	fresh                  // before the first request, until it is idle for restAfter
 	heading                // in the middle of a head
 	exchanged              // in an exchange, which must make progress
+	lingering              // over, but for what the client is still sending
+	tunneled               // carrying another protocol
 	expired                // the sweeper found that nothing happened in time
 )
 
-const phaseBits = 3
+const phaseBits = 4
 
 // set begins a phase, or notes progress in it; until is in ms on the server's
 // clock. It returns the phase before.
