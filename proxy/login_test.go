@@ -50,6 +50,7 @@ func startGuarded(t *testing.T, name, scheme string) *guarded {
 			if g.drops.CompareAndSwap(true, false) {
 				return
 			}
+			ends := g.ends.Load() // before the answer, upon which it may change
 			given, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 			challenge := scheme
 			switch {
@@ -64,7 +65,7 @@ func startGuarded(t *testing.T, name, scheme string) *guarded {
 			} else {
 				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s at %s", len(user)+4+len(name), user, name)
 			}
-			if g.ends.Load() {
+			if ends {
 				return
 			}
 		}
@@ -252,9 +253,7 @@ func TestIdleLoginGivesWay(t *testing.T) {
 	for range 3 {
 		alice.logIn("NTLM", "alice")
 		bob.logIn("NTLM", "bob")
-		if got := g.open.Load(); got > 1 {
-			t.Errorf("got %d connections open, want one", got)
-		}
+		eventually(t, "the connection that gave way is closed", func() bool { return g.open.Load() <= 1 })
 	}
 }
 
