@@ -38,7 +38,10 @@ func startGuarded(t *testing.T, name, scheme string) *guarded {
 	g.Backend = backendAt(name, serveConns(t, func(conn net.Conn) {
 		g.opened.Add(1)
 		g.open.Add(1)
-		defer g.open.Add(-1)
+		defer func() {
+			conn.Close() // before it counts as closed
+			g.open.Add(-1)
+		}()
 		user, begun := "nobody", false
 		in := bufio.NewReader(conn)
 		for {
