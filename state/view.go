@@ -126,6 +126,6 @@ func without[T any](s []T, i int) []T { return slices.Concat(s[:i], s[i+1:]) }
 // clone copies a pool so that other backends can be put into it.
 func (p *Pool) clone() *Pool {
 	copied := *p
-	copied.Backends = append(make([]*Backend, 0, len(p.Backends)+1), p.Backends...) // one may be added
+	copied.Backends = slices.Clone(p.Backends)
 	return &copied
 }
