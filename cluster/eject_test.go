@@ -43,14 +43,14 @@ func TestEjectedByMany(t *testing.T) {
 			if slices.Contains(strings.Fields(test.sick), b.ID) {
 				b.Health = state.Unhealthy
 			}
-			pool.Backends = append(pool.Backends, b)
+			pool.Backends = append(pool.Backends, new(b))
 		}
 		view, nodes, fresh, now := state.EmptyView(), ids("node", 3), map[string]nodeReport{}, time.Now()
 		view.Pools = []*state.Pool{pool}
 		for i, names := range test.ejected {
 			report := nodeReport{name: fmt.Sprintf("lb%d", i+1), received: now, byBackend: map[string]Observation{}, ejected: map[string]string{}}
 			for j := range pool.Backends { // probes see nothing wrong
-				b := &pool.Backends[j]
+				b := pool.Backends[j]
 				report.byBackend[b.ID] = Observation{BackendID: b.ID, URL: b.URL(), Healthy: true}
 				if slices.Contains(strings.Fields(names), b.ID) {
 					report.ejected[b.ID] = b.URL()

@@ -93,7 +93,7 @@ func TestNothingIsHeldWhereNothingServes(t *testing.T) {
 		{"another is starting", with(func(b *state.Backend) { b.Health, b.Falls = state.Starting, 0 }), "b other"},
 	} {
 		view, now, nodes, fresh := state.EmptyView(), time.Now(), ids("node", 3), map[string]nodeReport{}
-		view.Pools = []*state.Pool{{Name: "web", Backends: []state.Backend{flaps, test.other}}}
+		view.Pools = []*state.Pool{{Name: "web", Backends: []*state.Backend{&flaps, &test.other}}}
 		for _, node := range nodes {
 			report := nodeReport{received: now, byBackend: map[string]Observation{}}
 			for _, b := range view.Pools[0].Backends {
@@ -284,7 +284,7 @@ func TestAgentsWishIsAgreedOn(t *testing.T) {
 	t.Parallel()
 	nodes := startCluster(t, 3, nil)
 	pool := state.Pool{Name: "web", Settings: state.Settings{HealthCheck: state.HealthCheck{Type: state.CheckAgent, Port: 81}}}
-	pool.Backends = []state.Backend{addBackend("web-1", 3001).Backend}
+	pool.Backends = []*state.Backend{&addBackend("web-1", 3001).Backend}
 	propose(t, nodes[0], &state.CreatePool{Pool: pool})
 	b := nodes[0].View().Pool("web").Backend("web-1")
 	for _, wish := range []state.Wish{{}, {Admin: state.Drain}, {Admin: state.Drain, Weight: "50%"}, {Weight: "0%"}, {}} {

@@ -27,14 +27,14 @@ func fullPool4() Pool {
 			Panic:     60,
 			SlowStart: seconds(30), ProxyProtocol: ProxyV2,
 		},
-		Backends: []Backend{backend(1), spare, claims},
+		Backends: pointers([]Backend{backend(1), spare, claims}),
 	}
 }
 
 // goldenCommands4 say all that came with versions 2 to 4, and take some of it away again.
 func goldenCommands4() []Command {
 	gone, spare := fullPool4(), backend(8)
-	gone.Name, gone.Backends, spare.Backup = "gone", []Backend{backend(7), spare}, true
+	gone.Name, gone.Backends, spare.Backup = "gone", pointers([]Backend{backend(7), spare}), true
 	pool := func(name, strategy string, check HealthCheck) *CreatePool {
 		return &CreatePool{Pool: Pool{Name: name, Settings: Settings{Strategy: strategy, HealthCheck: check}}}
 	}

@@ -34,7 +34,7 @@ func goldenCommands() []Command {
 		&InitCluster{ClusterID: "c1"},
 		&Seed{Backends: []Backend{backend(1), backend(2)}},
 		&CreatePool{Pool: Pool{
-			Name: "shop", Backends: []Backend{v6},
+			Name: "shop", Backends: pointers([]Backend{v6}),
 			Settings: Settings{
 				HealthCheck: HealthCheck{Type: "tcp", Path: "/up?a=1&b=<é>", Interval: 1_500_000_001, Rise: 1, Fall: 1},
 				Timeouts:    Timeouts{Connect: seconds(1)},

@@ -104,7 +104,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 type Pool struct {
 	Name string `json:"name"`
 	Settings
-	Backends []Backend `json:"backends"`
+	// Backends are in their order. Views share those that did not change: who changes one
+	// puts another in its place.
+	Backends []*Backend `json:"backends"`
 }
 
 // Timeouts bound a proxied request.

@@ -86,7 +86,7 @@ func (s *script) command() Command {
 func (s *script) op() Op {
 	ops := []func() Op{
 		func() Op { return &InitCluster{ClusterID: pick(s, "c1", "c1", "c2", "")} },
-		func() Op { return &Seed{Backends: s.backends()} },
+		func() Op { return &Seed{Backends: values(s.backends())} },
 		func() Op { return &CreatePool{Pool: s.pool()} },
 		func() Op { return &CreatePool{Pool: Pool{Name: s.poolName()}} },
 		func() Op { return &UpdatePool{Pool: pick(s, s.part, s.part, s.pool)()} },
@@ -163,10 +163,11 @@ func (s *script) pool() Pool {
 	}
 }
 
-func (s *script) backends() []Backend {
-	backends := make([]Backend, s.next()%4)
+func (s *script) backends() []*Backend {
+	backends := make([]*Backend, s.next()%4)
 	for i := range backends {
-		backends[i] = s.backend()
+		b := s.backend()
+		backends[i] = &b
 	}
 	return backends
 }
@@ -210,4 +211,11 @@ func (s *script) verdicts() []Verdict {
 		}
 	}
 	return verdicts
+}
+
+func values(backends []*Backend) (list []Backend) {
+	for _, b := range backends {
+		list = append(list, *b)
+	}
+	return list
 }

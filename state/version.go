@@ -59,10 +59,12 @@ func (p *Pool) version() int {
 	return max(p.Settings.version(), backendsVersion(p.Backends))
 }
 
-func backendsVersion(backends []Backend) int {
+func backendsVersion(backends []*Backend) int {
 	version := 1
-	for i := range backends {
-		version = max(version, backends[i].version())
+	for _, b := range backends {
+		if b != nil { // else the command is refused
+			version = max(version, b.version())
+		}
 	}
 	return version
 }
@@ -79,7 +81,7 @@ func (b *Backend) version() int {
 // say what the operation says.
 
 func (*InitCluster) version() int   { return 1 }
-func (op *Seed) version() int       { return backendsVersion(op.Backends) }
+func (op *Seed) version() int       { return backendsVersion(pointers(op.Backends)) }
 func (op *CreatePool) version() int { return op.Pool.version() }
 func (op *UpdatePool) version() int { return op.Pool.version() }
 func (*DeletePool) version() int    { return 1 }

@@ -219,8 +219,8 @@ func TestHealthNeedsVersion4(t *testing.T) {
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Healthy, Falls: 1}}}, 4},
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Agent: &Wish{}}}}, 4},
 		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Type: "agent"}}}}, 4},
-		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{Agent: Wish{Weight: "50%"}}}}}}, 4},
-		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{}, flapping}}}}, 4},
+		{&content{Pools: []*Pool{{Name: "web", Backends: pointers([]Backend{{Agent: Wish{Weight: "50%"}}})}}}, 4},
+		{&content{Pools: []*Pool{{Name: "web", Backends: pointers([]Backend{{}, flapping})}}}, 4},
 	} {
 		if got := test.op.version(); got != test.want {
 			t.Errorf("%+v: got version %d, want %d", test.op, got, test.want)
@@ -268,9 +268,9 @@ func TestOutliersAndBackupsNeedVersion4(t *testing.T) {
 		&UpdatePool{Pool: with(func(p *Pool) { p.Outlier.MaxShare = NoLimit })},
 		&UpdatePool{Pool: with(func(p *Pool) { p.Panic = NoLimit })},
 		&UpdatePool{Pool: with(func(p *Pool) { p.SlowStart = NoDuration })},
-		&CreatePool{Pool: with(func(p *Pool) { p.Backends = []Backend{backend(1), spare} })},
-		&Replace{Pools: []Pool{with(func(p *Pool) { p.Backends = []Backend{spare} })}},
-		&content{Pools: []*Pool{{Name: "api", Backends: []Backend{spare}}}},
+		&CreatePool{Pool: with(func(p *Pool) { p.Backends = pointers([]Backend{backend(1), spare}) })},
+		&Replace{Pools: []Pool{with(func(p *Pool) { p.Backends = pointers([]Backend{spare}) })}},
+		&content{Pools: []*Pool{{Name: "api", Backends: pointers([]Backend{spare})}}},
 		&Seed{Backends: []Backend{spare}},
 		&AddBackend{Backend: spare},
 		&UpdateBackend{Patch: Backend{Backup: true}},

@@ -112,7 +112,7 @@ func newPool(p *state.Pool, seen observed) Pool {
 func newBackends(p *state.Pool, seen observed) []Backend {
 	backends := make([]Backend, len(p.Backends))
 	for i := range p.Backends {
-		backends[i] = newBackend(&p.Backends[i], seen)
+		backends[i] = newBackend(p.Backends[i], seen)
 	}
 	return backends
 }

@@ -106,8 +106,8 @@ func (s *Server) updatePool(w http.ResponseWriter, r *http.Request) error {
 
 // sameBackends says whether the specs are those of the backends, in their order, so that
 // nothing is to be changed.
-func sameBackends(specs []BackendSpec, backends []state.Backend) bool {
-	return slices.EqualFunc(specs, backends, func(spec BackendSpec, b state.Backend) bool {
+func sameBackends(specs []BackendSpec, backends []*state.Backend) bool {
+	return slices.EqualFunc(specs, backends, func(spec BackendSpec, b *state.Backend) bool {
 		patch, err := spec.patch()
 		return err == nil && spec.Name == b.Name && b.Keeps(patch)
 	})

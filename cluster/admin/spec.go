@@ -24,7 +24,7 @@ func (p PoolSpec) pool() (state.Pool, error) {
 			err.Field = fmt.Sprintf("backends[%d].%s", i, err.Field)
 			return state.Pool{}, err
 		}
-		pool.Backends = append(pool.Backends, b)
+		pool.Backends = append(pool.Backends, &b)
 	}
 	return pool, nil
 }

@@ -44,7 +44,7 @@ func describe(c *state.Replace) map[string]string {
 		p := &c.Pools[i]
 		lines["pool "+p.Name] = describePool(p)
 		for place, b := range p.Backends {
-			lines["backend "+p.Name+"/"+b.Name] = describeBackend(&b, place)
+			lines["backend "+p.Name+"/"+b.Name] = describeBackend(b, place)
 		}
 	}
 	for _, r := range c.Routes {

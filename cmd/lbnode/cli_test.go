@@ -201,7 +201,7 @@ func TestBackendListSaysWhy(t *testing.T) {
 func TestBackendOfWhichPool(t *testing.T) {
 	c := soloAPI(t)
 	for _, pool := range []string{"api", "web"} {
-		if _, err := c.Propose(t.Context(), cluster.Write{Op: &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []state.Backend{
+		if _, err := c.Propose(t.Context(), cluster.Write{Op: &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []*state.Backend{
 			{ID: pool, Name: "both", Host: "h", Port: 80}, {ID: pool + "x", Name: "only-" + pool, Host: "h", Port: 81},
 		}}}}); err != nil {
 			t.Fatal(err)
