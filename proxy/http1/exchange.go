@@ -225,6 +225,7 @@ func (x *Exchange) ask(ctx context.Context, u *upstream) (*upstream, error) {
 	case x.streams && !u.quiet():
 		return u, errStale
 	case x.streams:
+		x.session.rearm(x.patience.Progress) // it cannot be sent again, so that giving up helps nobody
 		x.session.flow.Or(flowsUp)
 		x.startUpload(u)
 		return u, u.fill()
