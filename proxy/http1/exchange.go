@@ -137,7 +137,7 @@ func (x *Exchange) connect(ctx context.Context, to *Backend) (*upstream, error) 
 	s.connects(cancel)
 	u, err := s.openUpstream(ctx, to, x.patience.Fresh)
 	s.connecting.Store(nil)
-	if s.over() {
+	if s.mustEnd() {
 		if u != nil {
 			u.close()
 		}
@@ -204,7 +204,7 @@ func (x *Exchange) attempt(ctx context.Context, u *upstream) error {
 		reuse = x.endUpload(u, err == nil) && reuse
 	}
 	s.upstream.Store(nil)
-	if s.over() {
+	if s.mustEnd() {
 		err = x.stalled(u, err)
 	}
 	if err != nil && x.status > 0 {

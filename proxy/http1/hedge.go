@@ -14,7 +14,7 @@ func (x *Exchange) askHedged(ctx context.Context, u *upstream) (*upstream, error
 	sent, err := u.exchange(x.out)
 	u.conn.SetReadDeadline(time.Time{})
 	s.waitsFor(u) // which may just have been to end
-	if err == nil || !sent || !isTimeout(err) || s.over() {
+	if err == nil || !sent || !isTimeout(err) || s.mustEnd() {
 		return u, unsent(sent, err)
 	}
 	if other, fields := x.patience.Other(); other != nil {

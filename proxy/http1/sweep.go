@@ -162,14 +162,14 @@ func (s *session) stop(p phase) {
 	}
 }
 
-// over says whether what is under way is to end now.
-func (s *session) over() bool { return s.watch.hasExpired() || s.cut.Load() }
+// mustEnd says whether what is under way is to end now.
+func (s *session) mustEnd() bool { return s.watch.hasExpired() || s.cut.Load() }
 
 // waitsFor notes which backend the session waits for, and ends the wait if that was to end
 // before there was one.
 func (s *session) waitsFor(u *upstream) {
 	s.upstream.Store(u)
-	if s.over() {
+	if s.mustEnd() {
 		u.conn.SetDeadline(past)
 	}
 }
@@ -177,7 +177,7 @@ func (s *session) waitsFor(u *upstream) {
 // connects does the same for a connection that is not there yet.
 func (s *session) connects(cancel context.CancelFunc) {
 	s.connecting.Store(&cancel)
-	if s.over() {
+	if s.mustEnd() {
 		cancel()
 	}
 }
