@@ -335,3 +335,31 @@ func saturated(t *testing.T) state.Backend {
 	t.Skip("this system does not bound the backlog of a listener")
 	return b
 }
+
+// A body that the client is still sending cannot be sent again, so that its backend has all the
+// time that requests have.
+func TestTryEndsNothingThatCannotGoElsewhere(t *testing.T) {
+	goOn := make(chan struct{})
+	slow := func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		<-goOn
+	}
+	a, b := startServer(t, "a", slow), startServer(t, "b", slow)
+	pool := poolOf(state.DefaultPool, a.backend(), b.backend())
+	pool.Timeouts.Try = state.Duration(100 * time.Millisecond)
+	_, url := startProxyWith(t, Config{}, viewOf(nil, pool))
+	answer := make(chan int, 1)
+	go func() {
+		answer <- do(t, client(t), "PUT", url, strings.Repeat("x", 100_000)).StatusCode
+	}()
+	select {
+	case <-time.After(time.Second): // ten times as long as another would be given up after
+		close(goOn)
+	case got := <-answer:
+		close(goOn)
+		t.Fatalf("got %d before the backend answered", got)
+	}
+	if got := <-answer; got != http.StatusOK {
+		t.Errorf("got %d, want 200", got)
+	}
+}

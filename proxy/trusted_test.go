@@ -33,6 +33,7 @@ func TestTrustedProxies(t *testing.T) {
 		"not, over a socket of IPv6":  {"::/0", "[::]:0", "127.0.0.1", claims, none},
 		"over IPv6":                   {"::1/128", "[::1]:0", "::1", claims, overSix},
 		"it says nothing":             {"127.0.0.0/8", "127.0.0.1:0", "127.0.0.1", "", none},
+		"it says nothing at first":    {"127.0.0.0/8", "127.0.0.1:0", "127.0.0.1", "X-Forwarded-Proto:\r\nX-Forwarded-Host:\r\n" + claims, all},
 		"it says nothing in so words": {"127.0.0.0/8", "127.0.0.1:0", "127.0.0.1", "X-Forwarded-For: \r\nX-Forwarded-Proto:\r\nX-Forwarded-Host:\r\n", none},
 	}
 	for name, test := range tests {

@@ -85,16 +85,12 @@ func (x *Exchange) untaken(u *upstream) bool {
 }
 
 // holds says whether more of the answer is there, for which the client had no room.
-func holds(u *upstream) (more bool) {
-	if u == nil || u.raw == nil {
+func holds(u *upstream) bool {
+	if u == nil {
 		return false
 	}
-	u.raw.Control(func(fd uintptr) {
-		var one [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		more = err == nil && n > 0
-	})
-	return more
+	n, err := peek(u.raw)
+	return err == nil && n > 0
 }
 
 // breakOff says how the connection of the client ends whose answer broke off with err.

@@ -134,10 +134,10 @@ func (x *Exchange) connect(ctx context.Context, to *Backend) (*upstream, error) 
 	s := x.session
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.connecting.Store(&cancel)
+	s.connects(cancel)
 	u, err := s.openUpstream(ctx, to, x.patience.Fresh)
 	s.connecting.Store(nil)
-	if s.watch.hasExpired() {
+	if s.mustEnd() {
 		if u != nil {
 			u.close()
 		}
@@ -194,7 +194,7 @@ func (x *Exchange) detach() {
 // attempt carries the exchange out over one connection.
 func (x *Exchange) attempt(ctx context.Context, u *upstream) error {
 	s := x.session
-	s.upstream.Store(u)
+	s.waitsFor(u)
 	u, err := x.ask(ctx, u)
 	reuse := false
 	if err != errStale {
@@ -204,7 +204,7 @@ func (x *Exchange) attempt(ctx context.Context, u *upstream) error {
 		reuse = x.endUpload(u, err == nil) && reuse
 	}
 	s.upstream.Store(nil)
-	if s.watch.hasExpired() || s.cut.Load() {
+	if s.mustEnd() {
 		err = x.stalled(u, err)
 	}
 	if err != nil && x.status > 0 {
@@ -225,6 +225,7 @@ func (x *Exchange) ask(ctx context.Context, u *upstream) (*upstream, error) {
 	case x.streams && !u.quiet():
 		return u, errStale
 	case x.streams:
+		x.session.rearm(x.patience.Progress) // it cannot be sent again, so that giving up helps nobody
 		x.session.flow.Or(flowsUp)
 		x.startUpload(u)
 		return u, u.fill()

@@ -266,3 +266,13 @@ func compareTrailers(t *testing.T, trailers []byte, want http.Header) {
 		}
 	}
 }
+
+// find returns the first field of that kind.
+func (h *head) find(is known) (field, bool) {
+	for _, f := range h.fields {
+		if f.is == is {
+			return f, true
+		}
+	}
+	return field{}, false
+}

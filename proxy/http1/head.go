@@ -202,16 +202,6 @@ func nameHash(name []byte) uint64 {
 	return h
 }
 
-// find returns the first field of that kind.
-func (h *head) find(is known) (field, bool) {
-	for _, f := range h.fields {
-		if f.is == is {
-			return f, true
-		}
-	}
-	return field{}, false
-}
-
 // version reads HTTP/1.x. Of other versions that are well-formed the fault is
 // errVersion.
 func version(b []byte) (old bool, err error) {

@@ -13,7 +13,8 @@ func (x *Exchange) askHedged(ctx context.Context, u *upstream) (*upstream, error
 	u.conn.SetReadDeadline(time.Now().Add(x.patience.Hedge))
 	sent, err := u.exchange(x.out)
 	u.conn.SetReadDeadline(time.Time{})
-	if err == nil || !sent || !isTimeout(err) || s.watch.hasExpired() || s.cut.Load() {
+	s.waitsFor(u) // which may just have been to end
+	if err == nil || !sent || !isTimeout(err) || s.mustEnd() {
 		return u, unsent(sent, err)
 	}
 	if other, fields := x.patience.Other(); other != nil {
@@ -32,7 +33,7 @@ func (x *Exchange) askHedged(ctx context.Context, u *upstream) (*upstream, error
 func (x *Exchange) race(ctx context.Context, first *upstream, other *Backend) (*upstream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	x.session.connecting.Store(&cancel)
+	x.session.connects(cancel)
 	defer x.session.connecting.Store(nil)
 	var decided atomic.Bool
 	second := make(chan *upstream, 1)
@@ -54,7 +55,7 @@ func (x *Exchange) race(ctx context.Context, first *upstream, other *Backend) (*
 	if u == nil {
 		return first, err
 	}
-	x.session.upstream.Store(u)
+	x.session.waitsFor(u)
 	first.close()
 	x.hedged = true
 	return u, nil

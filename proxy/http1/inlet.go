@@ -89,29 +89,30 @@ func readError(n int, err error) error {
 // left says whether the peer of a connection is gone, or has at least sent its last
 // byte, by a look that takes nothing.
 func left(raw syscall.RawConn) (gone, ended bool) {
-	if raw == nil {
-		return false, false
-	}
-	raw.Control(func(fd uintptr) {
-		var one [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		ended = err == nil && n == 0
-		gone = err != nil && err != syscall.EAGAIN && err != syscall.EINTR
-	})
-	return gone, ended
+	n, err := peek(raw)
+	return err != nil && err != syscall.EAGAIN, err == nil && n == 0
 }
 
 // stirs says whether anything came on a connection: data, its end, or a failure.
-func stirs(raw syscall.RawConn) (stirs bool) {
+func stirs(raw syscall.RawConn) bool {
+	_, err := peek(raw)
+	return err != syscall.EAGAIN
+}
+
+// peek looks for a byte without taking it. The error is EAGAIN if there is nothing to see: also
+// of a connection that is closed, or not the kernel's own.
+func peek(raw syscall.RawConn) (n int, err error) {
+	err = syscall.EAGAIN
 	if raw == nil {
-		return false
+		return 0, err
 	}
 	raw.Control(func(fd uintptr) {
 		var one [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		stirs = err != syscall.EAGAIN && err != syscall.EINTR
+		if n, _, err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); err == syscall.EINTR {
+			err = syscall.EAGAIN
+		}
 	})
-	return stirs
+	return n, err
 }
 
 func isTimeout(err error) bool {

@@ -124,11 +124,13 @@ func (x *Exchange) appendChain(out []byte) []byte {
 	return out
 }
 
-// kept is the value that a trusted client gives, or else ours.
+// kept is the first value that a trusted client gives, or else ours.
 func (x *Exchange) kept(is known, ours []byte) []byte {
 	if x.session.trusted {
-		if f, ok := x.request.find(is); ok && !f.value.empty() {
-			return f.value.of(x.head)
+		for _, f := range x.request.fields {
+			if f.is == is && !f.value.empty() {
+				return f.value.of(x.head)
+			}
 		}
 	}
 	return ours

@@ -145,7 +145,9 @@ func (s *session) finish() {
 func (s *session) wake() {
 	s.server.mu.Lock() // until the sweeper has done it
 	defer s.server.mu.Unlock()
-	s.conn.SetDeadline(time.Time{})
+	if !s.cut.Load() {
+		s.conn.SetDeadline(time.Time{})
+	}
 }
 
 // serveStep is called when something may have come. It says whether serveInline

@@ -2,6 +2,8 @@ package http1
 
 import (
 	"bufio"
+	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -106,5 +108,63 @@ func TestDrainLeavesTimeForTheFirstRequest(t *testing.T) {
 	s.asked = true
 	if s.idle() {
 		t.Error("got time for another request while the server is shut down")
+	}
+}
+
+// late is a handler that goes on with a request once it may.
+type late struct {
+	*hall
+	stall         bool // an attempt before has taken too long
+	reached, goOn chan struct{}
+}
+
+// Handle implements Handler.
+func (l *late) Handle(x *Exchange) {
+	if l.stall {
+		x.Forward(context.Background(), l.backend.Load(), Patience{Try: tick, Progress: tick})
+	}
+	close(l.reached)
+	<-l.goOn
+	l.hall.Handle(x)
+}
+
+// A server that is cut waits for no exchange that was about to begin, or to begin again.
+func TestCutEndsWhatIsAboutToBegin(t *testing.T) {
+	for name, stall := range map[string]bool{"first attempt": false, "second attempt": true} {
+		t.Run(name, func(t *testing.T) {
+			h := &hall{progress: wait, ended: make(chan Account, 1)}
+			l := &late{hall: h, stall: stall, reached: make(chan struct{}), goOn: make(chan struct{})}
+			on := listen(t)
+			h.addr = on.Addr().String()
+			h.server = NewServer(Config{Handler: l, Limits: DefaultLimits(), Header: wait, Idle: wait, Log: slog.New(slog.DiscardHandler)})
+			var serving sync.WaitGroup
+			serving.Go(func() { h.server.Serve(on) })
+			h.backed(t, func(_ *net.TCPConn, in *bufio.Reader) { io.Copy(io.Discard, in) })
+			conn, _ := h.connect(t)
+			tell(t, conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			<-l.reached
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			over := make(chan error, 1)
+			go func() { over <- h.server.Shutdown(ctx) }()
+			eventually(t, "the server is cut", func() bool {
+				h.server.mu.Lock()
+				defer h.server.mu.Unlock()
+				for s := range h.server.sessions {
+					return s.cut.Load()
+				}
+				return false
+			})
+			close(l.goOn)
+			select {
+			case err := <-over:
+				if err == nil {
+					t.Error("got nil, want an error that tells of the request")
+				}
+			case <-time.After(wait / 2):
+				t.Error("the server waits for an answer that does not come")
+			}
+			serving.Wait()
+		})
 	}
 }

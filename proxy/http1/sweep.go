@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -158,6 +159,26 @@ func (s *session) stop(p phase) {
 		go s.finish()
 	default:
 		s.conn.SetReadDeadline(past)
+	}
+}
+
+// mustEnd says whether what is under way is to end now.
+func (s *session) mustEnd() bool { return s.watch.hasExpired() || s.cut.Load() }
+
+// waitsFor notes which backend the session waits for, and ends the wait if that was to end
+// before there was one.
+func (s *session) waitsFor(u *upstream) {
+	s.upstream.Store(u)
+	if s.mustEnd() {
+		u.conn.SetDeadline(past)
+	}
+}
+
+// connects does the same for a connection that is not there yet.
+func (s *session) connects(cancel context.CancelFunc) {
+	s.connecting.Store(&cancel)
+	if s.mustEnd() {
+		cancel()
 	}
 }
 

@@ -134,21 +134,26 @@ func (x *Exchange) endUpload(u *upstream, answered bool) (sent bool) {
 			u.fill() // until the upload, or the backend, or the time for it, ends the wait
 		}
 	}
-	x.stopUpload(u)
+	if !answered { // it need not take the last piece either
+		u.conn.SetDeadline(past)
+	}
+	stopped := x.stopUpload(u)
 	if up.last.Load() {
 		u.conn.SetReadDeadline(time.Time{})
 	}
-	return up.err == nil && u.len() == 0
+	return !stopped && up.err == nil && u.len() == 0
 }
 
-// stopUpload waits for the upload to end, for which it has no more time.
-func (x *Exchange) stopUpload(u *upstream) {
-	if x.uploading() {
+// stopUpload waits for the upload to end, for which it has no more time. It says whether it
+// has given both connections deadlines, with which they serve nothing else.
+func (x *Exchange) stopUpload(u *upstream) (stopped bool) {
+	if stopped = x.uploading(); stopped {
 		x.closing = true
 		x.session.conn.SetReadDeadline(past)
 		u.conn.SetDeadline(past)
 	}
 	<-x.upload.done
+	return stopped
 }
 
 // readOn waits for more of the answer.

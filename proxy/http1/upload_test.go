@@ -240,3 +240,53 @@ func TestResetDuringAnUploadIsNoEnd(t *testing.T) {
 		<-h.ended
 	}
 }
+
+// startPiped begins an upload of a body of ten bytes, all of which the client has sent, to a
+// backend that takes only what is read at the other end.
+func startPiped(t *testing.T) (x *Exchange, u *upstream, backend net.Conn) {
+	t.Helper()
+	client, here := net.Pipe()
+	there, backend := net.Pipe()
+	for _, conn := range []net.Conn{client, here, there, backend} {
+		t.Cleanup(func() { conn.Close() })
+	}
+	limits := DefaultLimits()
+	server := &Server{config: Config{Limits: limits}}
+	x = &Exchange{session: &session{server: server, conn: here}, out: []byte("POST / HTTP/1.1\r\n\r\n")}
+	x.session.in.open(here, smallBuffer)
+	x.source.begin(&x.session.in, byCount, 10, &limits)
+	u = newUpstream(there, NewBackend(BackendConfig{}))
+	x.startUpload(u)
+	if _, err := io.ReadFull(backend, make([]byte, len(x.out))); err != nil {
+		t.Fatal(err)
+	}
+	tell(t, client, "0123456789")
+	eventually(t, "the upload has all", x.upload.whole.Load)
+	return x, u, backend
+}
+
+// A backend that gives no answer need not take the last of a body either.
+func TestUploadWithoutAnAnswerIsNotWaitedFor(t *testing.T) {
+	x, u, _ := startPiped(t)
+	ended := make(chan bool, 1)
+	go func() { ended <- x.endUpload(u, false) }()
+	select {
+	case sent := <-ended:
+		if sent {
+			t.Error("got a body that was sent, want one that was not")
+		}
+	case <-time.After(wait / 12):
+		t.Error("the upload is waited for")
+	}
+}
+
+// A connection on which an upload was to end at once keeps that time, and serves nobody else.
+func TestStoppedUploadLeavesNoConnection(t *testing.T) {
+	x, u, backend := startPiped(t)
+	go io.Copy(io.Discard, backend)
+	<-x.upload.done
+	x.upload.whole.Store(false) // as if the last piece had come just now
+	if x.endUpload(u, true) {
+		t.Error("got a connection that may be used again, want none with a deadline")
+	}
+}
