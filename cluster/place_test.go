@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,16 +15,16 @@ func TestPlaceYields(t *testing.T) {
 		name      string
 		now, next place
 		lost      bool
-		want      bool
+		want      int
 	}{
-		{"the same", place{ip: a, worth: towardsListed}, place{ip: a, worth: towardsListed}, false, false},
-		{"a network at last", place{ip: loopback}, place{ip: a, worth: defaultRoute}, false, true},
-		{"no network any more", place{ip: a, worth: defaultRoute}, place{ip: loopback}, true, false},
-		{"names resolve at last", place{ip: a, worth: defaultRoute}, place{ip: b, worth: towardsListed}, false, true},
-		{"names do not resolve any more", place{ip: a, worth: towardsListed}, place{ip: b, worth: defaultRoute}, false, false},
-		{"another lease", place{ip: a, worth: towardsListed}, place{ip: b, worth: defaultRoute}, true, true},
-		{"another route", place{ip: a, worth: towardsListed}, place{ip: b, worth: towardsListed}, false, true},
-		{"said by somebody", place{ip: a, worth: given}, place{ip: b, worth: towardsListed}, true, false},
+		{"the same", place{ip: a, worth: towardsListed}, place{ip: a, worth: towardsListed}, false, 0},
+		{"a network at last", place{ip: loopback}, place{ip: a, worth: defaultRoute}, false, 1},
+		{"no network any more", place{ip: a, worth: defaultRoute}, place{ip: loopback}, true, 0},
+		{"names resolve at last", place{ip: a, worth: defaultRoute}, place{ip: b, worth: towardsListed}, false, movesAfter},
+		{"names do not resolve any more", place{ip: a, worth: towardsListed}, place{ip: b, worth: defaultRoute}, false, 0},
+		{"another lease", place{ip: a, worth: towardsListed}, place{ip: b, worth: defaultRoute}, true, movesAfter},
+		{"another route", place{ip: a, worth: towardsListed}, place{ip: b, worth: towardsListed}, false, switchesAfter},
+		{"said by somebody", place{ip: a, worth: given}, place{ip: b, worth: towardsListed}, true, 0},
 	} {
 		if got := test.now.yieldsTo(test.next, func(netip.Addr) bool { return test.lost }); got != test.want {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
@@ -68,6 +69,33 @@ func TestChoosePlace(t *testing.T) {
 	// Its own name is often at 127.0.1.1, which says nothing of where others reach it.
 	if got := choosePlace(at("127.0.1.1:7946"), nil, 7946, netip.Addr{}); got.worth > defaultRoute {
 		t.Errorf("got %+v by a loopback address of its own", got)
+	}
+}
+
+// Where two routes share the load, the machine says now this and now that of its own address. The
+// node stays; it moves only if the machine goes on preferring the other.
+func TestRoutesThatShareTheLoadMoveNobody(t *testing.T) {
+	a, b := place{ip: netip.MustParseAddr("10.0.0.1"), worth: towardsListed}, place{ip: netip.MustParseAddr("10.1.0.1"), worth: towardsListed}
+	held := func(netip.Addr) bool { return false }
+	now, seen, moves := a, wish{}, 0
+	look := func(next place) {
+		if looks := now.yieldsTo(next, held); looks == 0 {
+			seen = wish{}
+		} else if seen.again(next) >= looks {
+			now, seen, moves = next, wish{}, moves+1
+		}
+	}
+	for range 24 * 60 * 60 { // a day
+		look([]place{a, b}[rand.IntN(2)])
+	}
+	if moves > 0 {
+		t.Errorf("got %d moves, want none", moves)
+	}
+	for range switchesAfter {
+		look(b)
+	}
+	if now != b {
+		t.Errorf("got %v, want %v, which the machine prefers for good", now, b)
 	}
 }
 
