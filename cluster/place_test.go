@@ -99,17 +99,14 @@ func TestRoutesThatShareTheLoadMoveNobody(t *testing.T) {
 	}
 }
 
-// A node that runs moves, be it the leader: the others follow, no member comes or goes, and
-// writes go on.
-func TestNodeMovesWhileItRuns(t *testing.T) {
-	t.Parallel()
-	skipRaftRace(t)
-	addrs, _ := addressesOfOne(t, 3)
+// movable starts nodes that are reached at any loopback address, as a machine is at any of its own.
+func movable(t *testing.T, size int) []*node {
+	t.Helper()
 	var join []string
-	nodes := make([]*node, 3)
-	for range nodes {
+	for range size {
 		join = append(join, freeAddr(t))
 	}
+	nodes := make([]*node, size)
 	for i := range nodes {
 		cfg := newConfig(t, fmt.Sprintf("lb%d", i+1), join...)
 		cfg.Bind, cfg.Raft = strings.TrimPrefix(join[i], "127.0.0.1"), strings.TrimPrefix(cfg.Raft, "127.0.0.1")
@@ -118,6 +115,50 @@ func TestNodeMovesWhileItRuns(t *testing.T) {
 	}
 	t.Cleanup(func() { stopAll(nodes) })
 	waitFormed(t, nodes)
+	return nodes
+}
+
+// A node whose machine gets one address after another leaves all the same, and nobody misses it.
+func TestNodeMovesWhileItLeaves(t *testing.T) {
+	t.Parallel()
+	skipRaftRace(t)
+	addrs, _ := addressesOfOne(t, 2)
+	nodes := movable(t, 4)
+	leaver, others := nodes[3], nodes[:3]
+	eventually(t, waitLong, "all is well", func() bool { return leaver.Status(t.Context()).Healthy })
+	left, moved := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(moved)
+		for i := 0; ; i++ {
+			select {
+			case <-left:
+				return
+			default:
+				leaver.moveTo(place{ip: addrs[i%2], why: "the test says so", worth: given})
+			}
+		}
+	}()
+	err := leaver.Leave(t.Context())
+	close(left)
+	<-moved
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, waitLong, "the others are well without it", func() bool {
+		return !slices.ContainsFunc(others, func(n *node) bool {
+			s := n.Status(t.Context())
+			return !s.Healthy || len(s.Nodes) != len(others)
+		})
+	})
+}
+
+// A node that runs moves, be it the leader: the others follow, no member comes or goes, and
+// writes go on.
+func TestNodeMovesWhileItRuns(t *testing.T) {
+	t.Parallel()
+	skipRaftRace(t)
+	addrs, _ := addressesOfOne(t, 3)
+	nodes := movable(t, 3)
 	for i, n := range nodes {
 		n.moveTo(place{ip: addrs[i], why: "the test says so", worth: given})
 		eventually(t, waitLong, "all are healthy and know where it is", func() bool {
