@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"reflect"
-	"slices"
 	"testing"
 	"time"
 
@@ -86,10 +85,11 @@ func shown(n *node, backend string) int64 {
 }
 
 // withoutTimes is the default pool's backends but for the times of their health.
-func withoutTimes(view *state.View) []state.Backend {
-	backends := slices.Clone(view.Pool(state.DefaultPool).Backends)
-	for i := range backends {
-		backends[i].Since = 0
+func withoutTimes(view *state.View) (backends []state.Backend) {
+	for _, b := range view.Pool(state.DefaultPool).Backends {
+		timeless := *b
+		timeless.Since = 0
+		backends = append(backends, timeless)
 	}
 	return backends
 }

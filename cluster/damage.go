@@ -68,7 +68,7 @@ func ownerOfData(dir string) string {
 	}
 	of := fmt.Sprintf("it is of node %s in cluster %s", id.ID, cmp.Or(id.ClusterID, "none"))
 	if view, err := readView(filepath.Join(dir, "view.json")); err == nil && view != nil {
-		of += fmt.Sprintf(", which served the view of index %d", view.Index)
+		of += fmt.Sprintf(", whose view on disk is of index %d", view.Index)
 	}
 	return of
 }

@@ -22,7 +22,7 @@ func ejectedByMany(pool *state.Pool, alive []string, fresh map[string]nodeReport
 	var ejected []*state.Backend
 	reasons, ready := map[string]string{}, 0
 	for i := range pool.Backends {
-		b := &pool.Backends[i]
+		b := pool.Backends[i]
 		if b.Wanted() != state.Ready {
 			continue
 		}

@@ -34,7 +34,7 @@ func TestEjectedByMany(t *testing.T) {
 		{name: "still ejected", ejected: []string{"0", "0", ""}, sick: "0"},
 		{name: "the pool ejects none", ejected: []string{"0", "0", ""}, off: true},
 	} {
-		pool := &state.Pool{Name: "web", Outlier: state.Outlier{Consecutive: 5, MaxShare: test.share}}
+		pool := &state.Pool{Name: "web", Settings: state.Settings{Outlier: state.Outlier{Consecutive: 5, MaxShare: test.share}}}
 		if test.off {
 			pool.Outlier.Consecutive = 0
 		}
@@ -43,14 +43,14 @@ func TestEjectedByMany(t *testing.T) {
 			if slices.Contains(strings.Fields(test.sick), b.ID) {
 				b.Health = state.Unhealthy
 			}
-			pool.Backends = append(pool.Backends, b)
+			pool.Backends = append(pool.Backends, new(b))
 		}
 		view, nodes, fresh, now := state.EmptyView(), ids("node", 3), map[string]nodeReport{}, time.Now()
 		view.Pools = []*state.Pool{pool}
 		for i, names := range test.ejected {
 			report := nodeReport{name: fmt.Sprintf("lb%d", i+1), received: now, byBackend: map[string]Observation{}, ejected: map[string]string{}}
 			for j := range pool.Backends { // probes see nothing wrong
-				b := &pool.Backends[j]
+				b := pool.Backends[j]
 				report.byBackend[b.ID] = Observation{BackendID: b.ID, URL: b.URL(), Healthy: true}
 				if slices.Contains(strings.Fields(names), b.ID) {
 					report.ejected[b.ID] = b.URL()

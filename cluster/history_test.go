@@ -28,7 +28,7 @@ func registerName(key int) string { return fmt.Sprintf("r%d", key) }
 func makeRegisters() state.Op {
 	pool := state.Pool{Name: registerPool}
 	for key := range registers {
-		pool.Backends = append(pool.Backends, state.Backend{
+		pool.Backends = append(pool.Backends, &state.Backend{
 			ID: NewID(), Name: registerName(key), Host: fmt.Sprintf("10.0.0.%d", key+1), Port: firstValue,
 		})
 	}

@@ -22,7 +22,7 @@ func TestManyVerdictsAtOnce(t *testing.T) {
 	for i := range pools {
 		pool := state.Pool{Name: fmt.Sprintf("pool-%d", i)}
 		for j := range each {
-			pool.Backends = append(pool.Backends, state.Backend{ID: NewID(), Name: fmt.Sprintf("web-%d", j), Host: fmt.Sprintf("10.0.%d.%d", j/250, j%250), Port: 8000 + i})
+			pool.Backends = append(pool.Backends, &state.Backend{ID: NewID(), Name: fmt.Sprintf("web-%d", j), Host: fmt.Sprintf("10.0.%d.%d", j/250, j%250), Port: 8000 + i})
 		}
 		propose(t, nodes[0], &state.CreatePool{Pool: pool})
 	}
@@ -58,7 +58,7 @@ func foundOfAll(view *state.View, health state.Health) []Observation {
 	var found []Observation
 	for _, pool := range view.Pools {
 		for i := range pool.Backends {
-			b := &pool.Backends[i]
+			b := pool.Backends[i]
 			found = append(found, Observation{
 				BackendID: b.ID, URL: b.URL(), Healthy: health == state.Healthy, At: time.Now(),
 				Latency: 12 * time.Millisecond, Reason: "503 Service Unavailable in 12 ms",

@@ -74,7 +74,7 @@ func (c *Cluster) tellFlapping(verdicts []state.Verdict) {
 	}
 	for _, pool := range c.fsm.view().Pools {
 		for i := range pool.Backends {
-			if b := &pool.Backends[i]; judged[b.ID] && b.Hold() > 0 && anyServes(pool) {
+			if b := pool.Backends[i]; judged[b.ID] && b.Hold() > 0 && anyServes(pool) {
 				c.log.Warn("backend flaps: it gets no traffic before it has been healthy for some time",
 					"pool", pool.Name, "backend", b.Name, "for", b.Hold(), "falls", b.Falls, "reason", b.Reason)
 			}
@@ -92,7 +92,7 @@ func judge(view *state.View, alive []string, fresh map[string]nodeReport, now ti
 	for _, pool := range view.Pools {
 		ejected, holds := ejectedByMany(pool, alive, fresh), anyServes(pool)
 		for i := range pool.Backends {
-			b := &pool.Backends[i]
+			b := pool.Backends[i]
 			observers := electorate.observers(b.ID)
 			v := judgeOne(b, observers, fresh, holds, now)
 			if by := ejected[b.ID]; by != "" {
@@ -113,7 +113,7 @@ func judge(view *state.View, alive []string, fresh map[string]nodeReport, now ti
 // anyServes says whether a backend of the pool gets traffic by what is agreed. While none
 // does, none is held: one that flaps is better than none.
 func anyServes(pool *state.Pool) bool {
-	return slices.ContainsFunc(pool.Backends, func(b state.Backend) bool { return b.Healthy() && b.Wanted() == state.Ready })
+	return slices.ContainsFunc(pool.Backends, func(b *state.Backend) bool { return b.Healthy() && b.Wanted() == state.Ready })
 }
 
 // judgeOne gives the verdict of its probes on a backend's health, an empty one if it stays.

@@ -74,6 +74,9 @@ func (c *conversation) serve(conn net.Conn, number int) {
 		if err != nil {
 			return // the proxy has ended it; what is missing is missed elsewhere
 		}
+		if r.Header.Get("Via") == "" {
+			return // not by the proxy: a stranger, who looks for somebody that had this port before
+		}
 		t := c.trades[r.URL.Path]
 		if t == nil {
 			c.failf("a backend got %s %s, which nobody sent", r.Method, r.URL.Path)

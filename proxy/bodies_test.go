@@ -181,7 +181,7 @@ func (c *conversation) start() *AccessLog {
 		pool.Timeouts.Hedge = state.Duration(20 * time.Millisecond)
 		fallthrough
 	case retrying:
-		pool.Backends = append(pool.Backends, c.listen("b"))
+		pool.Backends = append(pool.Backends, new(c.listen("b")))
 	case telling1:
 		pool.ProxyProtocol = state.ProxyV1
 	case telling2:

@@ -156,7 +156,7 @@ func TestFaultyBackendsUnderLoad(t *testing.T) {
 			backends := []*moodyBackend{startMoody(t, &got), startMoody(t, &got), startMoody(t, &got)}
 			pool := poolOf(state.DefaultPool)
 			for i, b := range backends {
-				pool.Backends = append(pool.Backends, backendAt(fmt.Sprint(i), b.addr))
+				pool.Backends = append(pool.Backends, new(backendAt(fmt.Sprint(i), b.addr)))
 			}
 			if m == hung { // others are never waited for so long, unless the machine is crowded
 				pool.Timeouts.Request = state.Duration(300 * time.Millisecond)

@@ -58,7 +58,7 @@ func (p *Proxy) refresh(pool *pool) {
 func (p *Proxy) candidates(pool *pool) []candidate {
 	all := make([]candidate, len(pool.targets))
 	for i, t := range pool.targets {
-		b, f := &pool.spec.Backends[i], pool.findings[i]
+		b, f := pool.spec.Backends[i], pool.findings[i]
 		healthy := p.healthy(b, f)
 		all[i] = candidate{
 			target:    t,

@@ -71,7 +71,7 @@ func TestChoose(t *testing.T) {
 				ready:  !has("d"), backup: has("b"), starting: has("s"), healthy: !has("u") && !has("s"), aside: has("a"), reachable: !has("r"),
 			})
 		}
-		spec := &state.Pool{Panic: test.panic}
+		spec := &state.Pool{Settings: state.Settings{Panic: test.panic}}
 		if test.failOpen {
 			spec.WhenAllDown = state.FailOpen
 		}
@@ -99,9 +99,9 @@ func TestPanicAndBackup(t *testing.T) {
 		for i, health := range healths {
 			b := servers[i].backend()
 			b.Health = health
-			p.Backends = append(p.Backends, b)
+			p.Backends = append(p.Backends, new(b))
 		}
-		p.Backends = append(p.Backends, spare)
+		p.Backends = append(p.Backends, new(spare))
 		p.Panic = threshold
 		return p
 	}
@@ -156,7 +156,7 @@ func TestBackendGoesWhileItIsSetAside(t *testing.T) {
 		f := p.findings["id-bad"]
 		p.mu.Unlock()
 		changed := *pool
-		changed.Backends = append([]state.Backend(nil), pool.Backends...)
+		changed.Backends = copies(pool.Backends)
 		change(&changed)
 		p.SetView(viewOf(nil, &changed))
 		a := f.aside

@@ -17,7 +17,7 @@ import (
 func hedged(after time.Duration, backends ...*server) *state.Pool {
 	pool := poolOf(state.DefaultPool)
 	for _, b := range backends {
-		pool.Backends = append(pool.Backends, b.backend())
+		pool.Backends = append(pool.Backends, new(b.backend()))
 	}
 	pool.Timeouts.Hedge = state.Duration(after)
 	return pool
@@ -116,7 +116,7 @@ func TestHedgesUnderLoad(t *testing.T) {
 	}
 	pool := hedged(time.Millisecond)
 	for i := range 3 {
-		pool.Backends = append(pool.Backends, startServer(t, fmt.Sprint("b", i), echo).backend())
+		pool.Backends = append(pool.Backends, new(startServer(t, fmt.Sprint("b", i), echo).backend()))
 	}
 	counts := newTally()
 	p, url := startProxyWith(t, Config{Recorder: counts}, viewOf(nil, pool))

@@ -161,9 +161,25 @@ func refusing(t testing.TB, name string) state.Backend {
 
 func poolOf(name string, backends ...state.Backend) *state.Pool {
 	return &state.Pool{
-		Name: name, Strategy: state.RoundRobin, HealthCheck: state.DefaultHealthCheck(),
-		Timeouts: state.DefaultTimeouts(), WhenAllDown: state.Reject, Backends: backends,
+		Name: name, Settings: state.Settings{Strategy: state.RoundRobin, HealthCheck: state.DefaultHealthCheck(),
+			Timeouts: state.DefaultTimeouts(), WhenAllDown: state.Reject,
+		}, Backends: copies(backends),
 	}
+}
+
+// copies are backends of a pool's own, which may be changed.
+func copies[B state.Backend | *state.Backend](backends []B) (list []*state.Backend) {
+	for _, b := range backends {
+		var made state.Backend
+		switch b := any(b).(type) {
+		case state.Backend:
+			made = b
+		case *state.Backend:
+			made = *b
+		}
+		list = append(list, &made)
+	}
+	return list
 }
 
 func viewOf(routes []state.Route, pools ...*state.Pool) *state.View {

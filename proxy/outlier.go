@@ -89,7 +89,7 @@ func (p *Proxy) doubtsItself(pool *pool) bool {
 	serve, failing := 0, 0
 	var hasty []*finding
 	for i, f := range pool.findings {
-		if b := &pool.spec.Backends[i]; b.Wanted() != state.Ready || !p.healthy(b, f) {
+		if b := pool.spec.Backends[i]; b.Wanted() != state.Ready || !p.healthy(b, f) {
 			continue
 		}
 		serve++

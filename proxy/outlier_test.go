@@ -83,7 +83,7 @@ func TestShareOfEjectedIsNeverExceeded(t *testing.T) {
 				code = http.StatusServiceUnavailable
 			}
 			s := startServer(t, fmt.Sprint(i), func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(code) })
-			pool.Backends = append(pool.Backends, s.backend())
+			pool.Backends = append(pool.Backends, new(s.backend()))
 		}
 		p, url := startProxyWith(t, Config{}, viewOf(nil, pool))
 		web := client(t)
@@ -110,7 +110,7 @@ func TestNodeThatIsAloneInItsTroubleEjectsNone(t *testing.T) {
 		for i, weight := range weights {
 			b := startServer(t, fmt.Sprint(i), func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }).backend()
 			b.Weight = weight
-			pool.Backends = append(pool.Backends, b)
+			pool.Backends = append(pool.Backends, new(b))
 		}
 		var log lockedBuilder
 		p, url := startProxyWith(t, Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, viewOf(nil, pool))
@@ -134,7 +134,7 @@ func outliers(p *Proxy, count int, rules state.Outlier) []*balance.Target {
 	pool := poolOf(state.DefaultPool)
 	for i := range count {
 		id := fmt.Sprint(i)
-		pool.Backends = append(pool.Backends, state.Backend{
+		pool.Backends = append(pool.Backends, &state.Backend{
 			ID: id, Name: id, Protocol: "http", Host: "b" + id, Port: 80, Weight: 1, Admin: state.Ready, Health: state.Healthy,
 		})
 	}

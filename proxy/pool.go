@@ -89,8 +89,7 @@ func (p *Proxy) compile(spec *state.Pool, cluster string) *pool {
 	if spec.Strategy == state.Hash {
 		made.key = newKeyer(spec.HashOn)
 	}
-	for i := range spec.Backends {
-		b := &spec.Backends[i]
+	for i, b := range spec.Backends {
 		made.targets = append(made.targets, p.target(made, b, now))
 		made.findings = append(made.findings, p.findings[b.ID])
 		made.targetOf[p.findings[b.ID].via] = made.targets[i]

@@ -54,7 +54,7 @@ func newRamp(p *Proxy, slow time.Duration, healths ...state.Health) *ramp {
 	r.spec.SlowStart = state.Duration(slow)
 	for i, health := range healths {
 		name := string(rune('a' + i))
-		r.spec.Backends = append(r.spec.Backends, state.Backend{
+		r.spec.Backends = append(r.spec.Backends, &state.Backend{
 			ID: name, Name: name, Protocol: "http", Host: name, Port: 80, Weight: 1, Admin: state.Ready, Health: health,
 		})
 	}
@@ -73,8 +73,8 @@ func idle(t *testing.T) *Proxy {
 // change makes a new view in which one backend is another.
 func (r *ramp) change(i int, change func(b *state.Backend)) {
 	spec := *r.spec
-	spec.Backends = append([]state.Backend(nil), r.spec.Backends...)
-	change(&spec.Backends[i])
+	spec.Backends = copies(r.spec.Backends)
+	change(spec.Backends[i])
 	r.spec = &spec
 	r.SetView(viewOf(nil, r.spec))
 }
@@ -184,7 +184,7 @@ func TestStepsAreTakenTogether(t *testing.T) {
 		r := newRamp(p, 90*time.Second)
 		for i := range count {
 			name := string(rune('a' + i))
-			r.spec.Backends = append(r.spec.Backends, state.Backend{ID: name, Name: name, Protocol: "http", Host: name, Port: 80, Weight: 1, Admin: state.Ready, Health: down})
+			r.spec.Backends = append(r.spec.Backends, &state.Backend{ID: name, Name: name, Protocol: "http", Host: name, Port: 80, Weight: 1, Admin: state.Ready, Health: down})
 		}
 		for i := range count {
 			r.judge(i, up)

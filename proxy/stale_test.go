@@ -110,7 +110,7 @@ func TestStaleConnectionCostsNoRequest(t *testing.T) {
 					pool.Limits.Connections, pool.Limits.Failures = 1, 1
 					for i := range backends {
 						r := startRacer(t, string(rune('a'+i)), end)
-						all, pool.Backends = append(all, r), append(pool.Backends, r.Backend)
+						all, pool.Backends = append(all, r), append(pool.Backends, new(r.Backend))
 					}
 					counts := newTally()
 					p, url := startProxyWith(t, Config{Recorder: counts}, viewOf(nil, pool))
@@ -151,7 +151,7 @@ func TestStaleConnectionCostsNoRequest(t *testing.T) {
 func TestStaleConnectionMovesNoStickyClient(t *testing.T) {
 	pool := poolOf(state.DefaultPool)
 	for _, name := range []string{"a", "b", "c"} {
-		pool.Backends = append(pool.Backends, startRacer(t, name, reset).Backend)
+		pool.Backends = append(pool.Backends, new(startRacer(t, name, reset).Backend))
 	}
 	pool.Sticky.Cookie = "at"
 	_, url := startProxyWith(t, Config{CookieKeys: func() [][]byte { return [][]byte{make([]byte, 32)} }}, viewOf(nil, pool))

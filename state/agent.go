@@ -94,13 +94,15 @@ func (p *Pool) forgetAgents() {
 		return
 	}
 	cloned := false
-	for i := range p.Backends {
-		if p.Backends[i].Agent == (Wish{}) {
+	for i, b := range p.Backends {
+		if b.Agent == (Wish{}) {
 			continue
 		}
 		if !cloned {
 			p.Backends, cloned = p.clone().Backends, true
 		}
-		p.Backends[i].Agent = Wish{}
+		without := *b
+		without.Agent = Wish{}
+		p.Backends[i] = &without
 	}
 }

@@ -44,7 +44,7 @@ func TestAgentsWish(t *testing.T) {
 	if got := get(); got.Agent != (Wish{}) || got.Health != Healthy {
 		t.Errorf("got %+v, want no wish in a pool without agents", got)
 	}
-	r.do(t, &UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: CheckAgent, Port: 81}}})
+	r.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Type: CheckAgent, Port: 81}}}})
 	judge(t, r, Verdict{Agent: wish})
 	if got := get(); got.Agent != *wish || got.Health != Healthy || got.Admin != Ready || got.Weight != 1 {
 		t.Errorf("got %+v, want the wish and all else as it was", got)
@@ -63,14 +63,14 @@ func TestAgentsWish(t *testing.T) {
 		t.Errorf("got %+v, want the wish to outlive a restore", got)
 	}
 	before := r.View().Pool("web")
-	r.do(t, &UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: CheckTCP}}})
+	r.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Type: CheckTCP}}}})
 	if got := get(); got.Agent != (Wish{}) || got.Health != Unhealthy {
 		t.Errorf("got %+v, want no wish without an agent check", got)
 	}
 	if before.Backends[0].Agent != *wish {
 		t.Error("the view before was changed")
 	}
-	r.do(t, &UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: CheckAgent}}})
+	r.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Type: CheckAgent}}}})
 	judge(t, r, Verdict{Agent: wish})
 	r.do(t, &UpdateBackend{Pool: "web", Name: "b1", Patch: Backend{Port: 99}})
 	if got := get(); got.Agent != (Wish{}) {

@@ -18,7 +18,8 @@ func newLargeMachine(b *testing.B, pools int) *Machine {
 				Host: fmt.Sprintf("10.%d.%d.%d", n/256, n%256, i+1),
 				Port: 8080, Health: Healthy,
 			}
-			pool.Backends = append(pool.Backends, backend.withDefaults())
+			b := backend.withDefaults()
+			pool.Backends = append(pool.Backends, &b)
 		}
 		c.putPool(&pool)
 	}
@@ -30,7 +31,7 @@ func turnAll(v *View, n int) *SetHealth {
 	op := &SetHealth{}
 	for i, pool := range v.Pools {
 		for j := range pool.Backends {
-			b := &pool.Backends[j]
+			b := pool.Backends[j]
 			if (10*i+j)%n != 0 {
 				continue
 			}

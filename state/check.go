@@ -1,8 +1,8 @@
 package state
 
 import (
+	"fmt"
 	"maps"
-	"net/textproto"
 	"reflect"
 	"slices"
 	"strconv"
@@ -41,7 +41,7 @@ const (
 )
 
 // HealthCheck says how the backends of a pool are probed. What a kind of check does
-// not use is kept and means nothing.
+// not use is kept, and means nothing until another kind looks at it.
 type HealthCheck struct {
 	// Type is CheckHTTP (a request, whose answer must be as expected), CheckTCP
 	// (connecting passes), CheckGRPC (the method Check of grpc.health.v1.Health must
@@ -92,16 +92,7 @@ type HealthCheck struct {
 }
 
 // DefaultHealthCheck is the check of a pool that names no other.
-func DefaultHealthCheck() HealthCheck {
-	return HealthCheck{
-		Type:     CheckHTTP,
-		Path:     "/",
-		Interval: Duration(2 * time.Second),
-		Timeout:  Duration(time.Second),
-		Rise:     2,
-		Fall:     3,
-	}
-}
+func DefaultHealthCheck() HealthCheck { return DefaultSettings().HealthCheck }
 
 // Equal says whether two checks are the same.
 func (h HealthCheck) Equal(other HealthCheck) bool { return reflect.DeepEqual(h, other) }
@@ -132,152 +123,125 @@ func statusCode(text string) (int, bool) {
 	return code, err == nil && len(text) == 3 && code >= 100 && code <= 599
 }
 
-func (h HealthCheck) over(old HealthCheck) HealthCheck {
-	made := HealthCheck{
-		Type:     either(h.Type, old.Type),
-		Path:     either(h.Path, old.Path),
-		Interval: either(h.Interval, old.Interval),
-		Timeout:  either(h.Timeout, old.Timeout),
-		Rise:     either(h.Rise, old.Rise),
-		Fall:     either(h.Fall, old.Fall),
-
-		UnhealthyInterval: optional(h.UnhealthyInterval, old.UnhealthyInterval),
-		Method:            unless(defaultMethod, h.Method, old.Method),
-		Host:              unless(CheckNone, canonicalHost(h.Host), old.Host),
-		Status:            unless(defaultStatus, h.Status, old.Status),
-		Body:              unless(CheckNone, h.Body, old.Body),
-		TLS:               unless(TLSAuto, h.TLS, old.TLS),
-		Port:              limit(h.Port, old.Port),
-		Service:           unless(CheckNone, h.Service, old.Service),
-		Headers:           mergedHeaders(h.Headers, old.Headers),
-	}
-	if made.UnhealthyInterval == made.Interval {
-		made.UnhealthyInterval = 0
-	}
-	return made
+// checkSettings are the rows of HealthCheck.
+var checkSettings = []setting{
+	{path: "health_check.type", since: 1, means: "what a probe does: an HTTP request, a connection, the gRPC health service, or a question to an agent",
+		rule: choice{
+			at:      func(s *Settings) *string { return &s.HealthCheck.Type },
+			initial: CheckHTTP,
+			words:   []word{{CheckHTTP, 1}, {CheckTCP, 1}, {CheckGRPC, 4}, {CheckAgent, 4}},
+		}},
+	{path: "health_check.path", since: 1, means: "the request target of an `http` check",
+		rule: text{
+			at:      func(s *Settings) *string { return &s.HealthCheck.Path },
+			initial: "/",
+			want:    "a path that begins with / and holds no space or control character",
+			ok:      func(path string) bool { return strings.HasPrefix(path, "/") && printable(path) },
+		}, needs: needsType(CheckHTTP)},
+	{path: "health_check.interval", since: 1, means: "the time between the starts of two probes",
+		rule: duration{
+			at:      func(s *Settings) *Duration { return &s.HealthCheck.Interval },
+			initial: 2 * time.Second, least: minInterval, most: maxDuration,
+		}},
+	{path: "health_check.timeout", since: 1, means: "bounds one probe; at most `interval`",
+		rule: duration{
+			at:      func(s *Settings) *Duration { return &s.HealthCheck.Timeout },
+			initial: time.Second, least: time.Millisecond, most: maxDuration,
+		}},
+	{path: "health_check.rise", since: 1, means: "how many probes in a row must pass before an unhealthy backend is healthy",
+		rule: count{
+			at:      func(s *Settings) *int { return &s.HealthCheck.Rise },
+			initial: 2, least: 1, most: 100,
+		}},
+	{path: "health_check.fall", since: 1, means: "how many probes in a row must fail before a healthy backend is unhealthy",
+		rule: count{
+			at:      func(s *Settings) *int { return &s.HealthCheck.Fall },
+			initial: 3, least: 1, most: 100,
+		}},
+	{path: "health_check.unhealthy_interval", since: 4, means: "takes the place of `interval` while a backend is not healthy",
+		rule: duration{
+			at:    func(s *Settings) *Duration { return &s.HealthCheck.UnhealthyInterval },
+			least: minInterval, most: maxDuration, optional: true,
+		}},
+	{path: "health_check.method", since: 4, means: "the method of an `http` check",
+		rule: choice{
+			at:   func(s *Settings) *string { return &s.HealthCheck.Method },
+			none: defaultMethod, words: []word{{"HEAD", 4}, {"OPTIONS", 4}, {"POST", 4}},
+		}, needs: needsType(CheckHTTP)},
+	{path: "health_check.host", since: 4, means: "the host that an `http` or `grpc` check asks for, in `Host` and in TLS",
+		rule: text{
+			at:    func(s *Settings) *string { return &s.HealthCheck.Host },
+			none:  CheckNone,
+			want:  "a host name or an IP address without a port, or " + CheckNone,
+			ok:    validHost,
+			clean: canonicalHost,
+		}, needs: needsType(CheckHTTP, CheckGRPC)},
+	{path: "health_check.status", since: 4, means: "which statuses of an answer pass",
+		rule: text{
+			at:   func(s *Settings) *string { return &s.HealthCheck.Status },
+			none: defaultStatus,
+			want: "a list of statuses such as 200-299,401",
+			ok:   validStatus,
+		}, needs: needsType(CheckHTTP)},
+	{path: "health_check.body", since: 4, means: "a text that must stand in the first 64 KiB of the answer",
+		rule: text{
+			at:   func(s *Settings) *string { return &s.HealthCheck.Body },
+			none: CheckNone,
+			want: fmt.Sprintf("a text of at most %d bytes, or %s", maxCheckText, CheckNone),
+			ok:   func(body string) bool { return len(body) <= maxCheckText },
+		}, needs: needsType(CheckHTTP)},
+	{path: "health_check.tls", since: 4, means: "whether probes use TLS; `auto` is as traffic does, `insecure` takes any certificate",
+		rule: choice{
+			at:   func(s *Settings) *string { return &s.HealthCheck.TLS },
+			none: TLSAuto, words: []word{{TLSOn, 4}, {TLSOff, 4}, {TLSInsecure, 4}},
+		}},
+	{path: "health_check.port", since: 4, means: "another port of the backend's host to probe; an `agent` check needs it",
+		rule: count{
+			at:    func(s *Settings) *int { return &s.HealthCheck.Port },
+			least: 1, most: 65535, none: "the backend's own",
+		}},
+	{path: "health_check.service", since: 4, means: "the service that a `grpc` check asks for; without it, the server as a whole",
+		rule: text{
+			at:   func(s *Settings) *string { return &s.HealthCheck.Service },
+			none: CheckNone,
+			want: fmt.Sprintf("a name of at most %d characters without spaces and control characters, or %s", maxService, CheckNone),
+			ok:   func(service string) bool { return len(service) <= maxService && printable(service) },
+		}, needs: needsType(CheckGRPC)},
+	{path: "health_check.headers", since: 4, means: "what an `http` check sends besides; a change adds to them, and an empty value takes one away",
+		rule: headers{
+			at: func(s *Settings) *map[string]string { return &s.HealthCheck.Headers },
+		}, needs: needsType(CheckHTTP)},
 }
 
-// unless gives what is left of old by a change, where one word takes it away.
-func unless(word, given, old string) string {
-	if given == word {
-		return ""
-	}
-	return either(given, old)
-}
-
-// mergedHeaders never changes old, which views share. Of two spellings of one name
-// the later in the order of the alphabet counts: all nodes must make the same of it.
-func mergedHeaders(given, old map[string]string) map[string]string {
-	if len(given) == 0 {
-		return old
-	}
-	merged := maps.Clone(old)
-	if merged == nil {
-		merged = map[string]string{}
-	}
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if value := given[name]; value == "" {
-			delete(merged, textproto.CanonicalMIMEHeaderKey(name))
-		} else {
-			merged[textproto.CanonicalMIMEHeaderKey(name)] = value
+// needsType is for settings that only some kinds of check look at.
+func needsType(types ...string) func(*Settings) string {
+	return func(s *Settings) string {
+		if slices.Contains(types, s.HealthCheck.Type) {
+			return ""
 		}
+		return "health_check.type " + strings.Join(types, " or ")
 	}
-	if len(merged) == 0 {
-		return nil
-	}
-	return merged
 }
 
-// version is the lowest in which the check can be written.
-func (h *HealthCheck) version() int {
-	plain := HealthCheck{Type: h.Type, Path: h.Path, Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall}
-	switch h.Type {
-	case "", CheckHTTP, CheckTCP:
-		if len(h.Headers) == 0 && h.Equal(plain) {
-			return 1
-		}
-	}
-	return 4
-}
-
-func (h *HealthCheck) validate() *Error {
-	switch h.Type {
-	case CheckHTTP, CheckTCP, CheckGRPC:
-	case CheckAgent:
-		if h.Port == 0 {
-			return invalid("health_check.port", "must be given with the type agent: an agent listens on a port of its own")
-		}
-	default:
-		return invalid("health_check.type", "must be http, tcp, grpc or agent, not %q", h.Type)
-	}
-	if !strings.HasPrefix(h.Path, "/") || !printable(h.Path) {
-		return invalid("health_check.path", "must begin with / and hold no space or control character, not %q", h.Path)
-	}
-	if err := h.validateTimes(); err != nil {
-		return err
-	}
-	if h.Rise < 1 || h.Rise > 100 {
-		return invalid("health_check.rise", "must be 1 to 100, not %d", h.Rise)
-	}
-	if h.Fall < 1 || h.Fall > 100 {
-		return invalid("health_check.fall", "must be 1 to 100, not %d", h.Fall)
-	}
-	if err := h.validateRequest(); err != nil {
-		return err
-	}
-	return h.validateAnswer()
-}
-
-func (h *HealthCheck) validateTimes() *Error {
-	if err := validDuration("health_check.interval", h.Interval, minInterval, maxDuration); err != nil {
-		return err
-	}
-	if h.UnhealthyInterval != 0 {
-		if err := validDuration("health_check.unhealthy_interval", h.UnhealthyInterval, minInterval, maxDuration); err != nil {
-			return err
-		}
-	}
-	return validDuration("health_check.timeout", h.Timeout, time.Millisecond, time.Duration(h.Interval))
-}
-
-// validateRequest checks where and how a check asks.
-func (h *HealthCheck) validateRequest() *Error {
-	switch h.Method {
-	case "", "HEAD", "OPTIONS", "POST":
-	default:
-		return invalid("health_check.method", "must be GET, HEAD, OPTIONS or POST, not %q", h.Method)
-	}
-	switch h.TLS {
-	case "", TLSOn, TLSOff, TLSInsecure:
-	default:
-		return invalid("health_check.tls", "must be %s, %s, %s or %s, not %q", TLSAuto, TLSOn, TLSOff, TLSInsecure, h.TLS)
-	}
-	if h.Host != "" && !validHost(h.Host) {
-		return invalid("health_check.host", "must be a host name or an IP address without a port, or %s, not %q", CheckNone, h.Host)
-	}
-	if h.Port < 0 || h.Port > 65535 {
-		return invalid("health_check.port", "must be 1 to 65535, or %d for the backend's own, not %d", NoLimit, h.Port)
-	}
-	if len(h.Service) > maxService || !printable(h.Service) {
-		return invalid("health_check.service", "must be at most %d characters without spaces and control characters, or %s, not %q", maxService, CheckNone, h.Service)
-	}
-	return validHeaders(h.Headers)
-}
-
-// validateAnswer checks what a check expects.
-func (h *HealthCheck) validateAnswer() *Error {
-	for part := range strings.SplitSeq(either(h.Status, defaultStatus), ",") {
-		if _, _, ok := statusRange(part); !ok || len(h.Status) > maxService {
-			return invalid("health_check.status", "must list statuses such as 200-299,401, not %q", h.Status)
-		}
-	}
-	if len(h.Body) > maxCheckText {
-		return invalid("health_check.body", "must be at most %d bytes, not %d", maxCheckText, len(h.Body))
-	}
-	if h.Body != "" && h.Method == "HEAD" {
+func (h *HealthCheck) agree() *Error {
+	switch {
+	case h.Type == CheckAgent && h.Port == 0:
+		return invalid("health_check.port", "must be given with the type agent: an agent listens on a port of its own")
+	case h.Timeout > h.Interval:
+		return invalid("health_check.timeout", "must be at most health_check.interval, %s, not %s", h.Interval, h.Timeout)
+	case h.Body != "" && h.Method == "HEAD":
 		return invalid("health_check.body", "must not be given with the method HEAD, whose answers have no body")
 	}
 	return nil
+}
+
+func validStatus(list string) bool {
+	for part := range strings.SplitSeq(list, ",") {
+		if _, _, ok := statusRange(part); !ok || len(list) > maxService {
+			return false
+		}
+	}
+	return true
 }
 
 // reservedHeaders are those on which it hangs how an http check is read.

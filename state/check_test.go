@@ -85,7 +85,7 @@ func TestCheckIsChangedAndChangedBack(t *testing.T) {
 	r := newFixture(t)
 	update := func(h HealthCheck) HealthCheck {
 		t.Helper()
-		r.do(t, &UpdatePool{Pool: Pool{Name: "web", HealthCheck: h}})
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: h}}})
 		return r.View().Pool("web").HealthCheck
 	}
 	full := HealthCheck{

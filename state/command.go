@@ -24,7 +24,7 @@ type Command struct {
 type Op interface {
 	kind() string
 	version() int
-	apply(c *content, at int64) *Error
+	apply(c *draft, at int64) *Error
 }
 
 // envelope is the form of a Command in the log.

@@ -28,6 +28,7 @@ func play(t testing.TB, m *Machine, log []entry, cut int) history {
 				t.Fatalf("entry %d: got %s and a view of index %d", e.index, toJSON(result), after.Index)
 			}
 			checkInvariants(t, after)
+			checkIndex(t, m)
 		}
 		h.results = append(h.results, result)
 		if i+1 == cut {
@@ -180,6 +181,7 @@ func checkCommandBytes(t testing.TB, data []byte) {
 		return
 	}
 	checkInvariants(t, r.View())
+	checkIndex(t, r.Machine)
 	checkRoundTrip(t, snapshotBytes(t, r.Machine))
 	r.checkViews(t)
 }

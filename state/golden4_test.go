@@ -14,28 +14,29 @@ func fullPool4() Pool {
 	spare.Backup = true
 	claims.Reason, claims.Falls, claims.Agent = "it says so", 2, Wish{Admin: Maint, Weight: "1%"} // which counts for nothing
 	return Pool{
-		Name: "full", Strategy: Hash, HashOn: "cookie:session", WhenAllDown: FailOpen,
-		HealthCheck: HealthCheck{
-			Type: CheckAgent, Path: "/up", Interval: seconds(5), Timeout: seconds(4), Rise: 4, Fall: 5,
-			UnhealthyInterval: Duration(500 * time.Millisecond), Method: "POST", Host: "up.example.com", Status: "200-299,401", Body: "<é> ok",
-			TLS: TLSInsecure, Port: 8081, Service: "shop.Cart", Headers: map[string]string{"X-Check": "1", "Accept": "text/plain"},
+		Name: "full", Settings: Settings{Strategy: Hash, HashOn: "cookie:session", WhenAllDown: FailOpen,
+			HealthCheck: HealthCheck{
+				Type: CheckAgent, Path: "/up", Interval: seconds(5), Timeout: seconds(4), Rise: 4, Fall: 5,
+				UnhealthyInterval: Duration(500 * time.Millisecond), Method: "POST", Host: "up.example.com", Status: "200-299,401", Body: "<é> ok",
+				TLS: TLSInsecure, Port: 8081, Service: "shop.Cart", Headers: map[string]string{"X-Check": "1", "Accept": "text/plain"},
+			},
+			Timeouts:  Timeouts{Connect: seconds(1), Request: seconds(20), Try: seconds(2), Hedge: seconds(1)},
+			Limits:    Limits{Connections: 100, Pending: 50, Failures: 5, Open: seconds(7)},
+			Sticky:    Sticky{Cookie: "lb", Drain: StickyMove},
+			Outlier:   Outlier{Consecutive: 5, SuccessRate: 30, Time: seconds(15), MaxShare: 40},
+			Panic:     60,
+			SlowStart: seconds(30), ProxyProtocol: ProxyV2,
 		},
-		Timeouts:  Timeouts{Connect: seconds(1), Request: seconds(20), Try: seconds(2), Hedge: seconds(1)},
-		Limits:    Limits{Connections: 100, Pending: 50, Failures: 5, Open: seconds(7)},
-		Sticky:    Sticky{Cookie: "lb", Drain: StickyMove},
-		Outlier:   Outlier{Consecutive: 5, SuccessRate: 30, Time: seconds(15), MaxShare: 40},
-		Panic:     60,
-		SlowStart: seconds(30), ProxyProtocol: ProxyV2,
-		Backends: []Backend{backend(1), spare, claims},
+		Backends: pointers([]Backend{backend(1), spare, claims}),
 	}
 }
 
 // goldenCommands4 say all that came with versions 2 to 4, and take some of it away again.
 func goldenCommands4() []Command {
 	gone, spare := fullPool4(), backend(8)
-	gone.Name, gone.Backends, spare.Backup = "gone", []Backend{backend(7), spare}, true
+	gone.Name, gone.Backends, spare.Backup = "gone", pointers([]Backend{backend(7), spare}), true
 	pool := func(name, strategy string, check HealthCheck) *CreatePool {
-		return &CreatePool{Pool: Pool{Name: name, Strategy: strategy, HealthCheck: check}}
+		return &CreatePool{Pool: Pool{Name: name, Settings: Settings{Strategy: strategy, HealthCheck: check}}}
 	}
 	verdict := func(n int, v Verdict) Verdict {
 		b := backend(n).withDefaults()
@@ -52,17 +53,18 @@ func goldenCommands4() []Command {
 		pool("random", Random, HealthCheck{Method: "HEAD"}),
 		pool("least", LeastConnections, HealthCheck{}),
 		&UpdatePool{Pool: Pool{
-			Name: "gone", Strategy: RoundRobin, ProxyProtocol: ProxyNone, Panic: NoLimit, SlowStart: NoDuration,
-			HealthCheck: HealthCheck{
-				Type: CheckHTTP, UnhealthyInterval: NoDuration, Method: "GET", Host: CheckNone, Status: "200-399", Body: CheckNone,
-				TLS: TLSAuto, Port: NoLimit, Service: CheckNone, Headers: map[string]string{"X-Check": "", "Accept": ""},
+			Name: "gone", Settings: Settings{Strategy: RoundRobin, ProxyProtocol: ProxyNone, Panic: NoLimit, SlowStart: NoDuration,
+				HealthCheck: HealthCheck{
+					Type: CheckHTTP, UnhealthyInterval: NoDuration, Method: "GET", Host: CheckNone, Status: "200-399", Body: CheckNone,
+					TLS: TLSAuto, Port: NoLimit, Service: CheckNone, Headers: map[string]string{"X-Check": "", "Accept": ""},
+				},
+				Timeouts: Timeouts{Try: NoDuration, Hedge: NoDuration},
+				Limits:   Limits{Connections: NoLimit, Pending: NoLimit, Failures: NoLimit, Open: NoDuration},
+				Sticky:   Sticky{Cookie: StickyNone},
+				Outlier:  Outlier{Consecutive: NoLimit, SuccessRate: NoLimit, Time: NoDuration, MaxShare: NoLimit},
 			},
-			Timeouts: Timeouts{Try: NoDuration, Hedge: NoDuration},
-			Limits:   Limits{Connections: NoLimit, Pending: NoLimit, Failures: NoLimit, Open: NoDuration},
-			Sticky:   Sticky{Cookie: StickyNone},
-			Outlier:  Outlier{Consecutive: NoLimit, SuccessRate: NoLimit, Time: NoDuration, MaxShare: NoLimit},
 		}},
-		&UpdatePool{Pool: Pool{Name: "random", HealthCheck: HealthCheck{Headers: map[string]string{"X-Check": "2"}}, Outlier: Outlier{SuccessRate: 20}}},
+		&UpdatePool{Pool: Pool{Name: "random", Settings: Settings{HealthCheck: HealthCheck{Headers: map[string]string{"X-Check": "2"}}, Outlier: Outlier{SuccessRate: 20}}}},
 		&UpdateBackend{Pool: "gone", Name: "b8", Primary: true},
 		&UpdateBackend{Pool: "gone", Name: "b7", Patch: Backend{Backup: true}},
 		&AddBackend{Pool: "least", Backend: Backend{ID: "id-9", Name: "b9", Host: "10.0.0.9", Port: 80, Backup: true}},
@@ -76,7 +78,7 @@ func goldenCommands4() []Command {
 			verdict(2, Verdict{Health: Unhealthy, Reason: "ejected by lb1, lb2", Falls: 1}),
 			verdict(3, Verdict{Agent: &Wish{Weight: "0%"}}),
 		}},
-		&UpdatePool{Pool: Pool{Name: "full", Panic: 101}}, // fails
+		&UpdatePool{Pool: Pool{Name: "full", Settings: Settings{Panic: 101}}}, // fails
 	}
 	commands := make([]Command, len(ops))
 	for i, op := range ops {

@@ -84,8 +84,8 @@ func newFixture(t testing.TB) *replica {
 	r := newReplica()
 	r.do(t,
 		&InitCluster{ClusterID: "c1"},
-		&CreatePool{Pool: Pool{Name: "web", Backends: []Backend{backend(1), backend(2)}}},
-		&CreatePool{Pool: Pool{Name: "api", Backends: []Backend{backend(3)}}},
+		&CreatePool{Pool: Pool{Name: "web", Backends: pointers([]Backend{backend(1), backend(2)})}},
+		&CreatePool{Pool: Pool{Name: "api", Backends: pointers([]Backend{backend(3)})}},
 		&CreatePool{Pool: Pool{Name: "empty"}},
 		&PutRoute{Route: Route{Host: "example.com", Path: "/api", Pool: "api"}},
 		&PutRoute{Route: Route{Pool: "web"}},

@@ -14,6 +14,7 @@ const remembered = 8192
 // Machine applies commands one after the other. It is used by one goroutine.
 type Machine struct {
 	view    *View
+	index   *index            // of the view's backends
 	version int               // of the newest command that went in
 	recent  []applied         // oldest first, at most remembered
 	known   map[string]Result // those of recent, by id
@@ -37,7 +38,7 @@ type Result struct {
 func NewMachine() *Machine { return newMachine(1, EmptyView(), nil) }
 
 func newMachine(version int, view *View, recent []applied) *Machine {
-	m := &Machine{version: version, view: view, known: make(map[string]Result)}
+	m := &Machine{version: version, view: view, index: newIndex(&view.content), known: make(map[string]Result)}
 	for _, a := range recent {
 		m.remember(a.ID, a.Result)
 	}
@@ -71,11 +72,12 @@ func (m *Machine) carryOut(index uint64, cmd Command) Result {
 			Message: fmt.Sprintf("the view is at index %d, not %d: read it again and repeat the change", m.view.Index, cmd.IfIndex),
 		}}
 	}
-	next := m.view.content
+	next := draft{m.view.content, m.index}
 	if err := cmd.Op.apply(&next, cmd.At); err != nil {
 		return Result{Index: m.view.Index, Err: err}
 	}
-	m.view = newView(index, next)
+	m.index.follow(&m.view.content, &next.content)
+	m.view = newView(index, next.content)
 	return Result{Index: index}
 }
 

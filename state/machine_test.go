@@ -42,12 +42,12 @@ func TestDigestIsOfContent(t *testing.T) {
 	b.do(t,
 		&AddBackend{Pool: "web", Backend: backend(9)},
 		&RemoveBackend{Pool: "web", Name: "b9"},
-		&UpdatePool{Pool: Pool{Name: "web", WhenAllDown: FailOpen}},
+		&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{WhenAllDown: FailOpen}}},
 	)
 	if a.View().Digest() == b.View().Digest() {
 		t.Error("got equal digests of different content")
 	}
-	b.do(t, &UpdatePool{Pool: Pool{Name: "web", WhenAllDown: Reject}})
+	b.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{WhenAllDown: Reject}}})
 	if got, want := b.View().Digest(), a.View().Digest(); got != want {
 		t.Errorf("got digest %s, want %s", got, want)
 	}

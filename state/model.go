@@ -100,37 +100,13 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Pool is a named, ordered set of backends with one strategy, one health check
-// and one set of timeouts. In a command, a zero field is one that was not given:
-// creating takes the default for it, updating leaves it as it was.
+// Pool is a named, ordered set of backends with their settings.
 type Pool struct {
-	Name     string `json:"name"`
-	Strategy string `json:"strategy"`
-	// HashOn is what requests have in common that strategy Hash sends to one backend: the
-	// client's address if it is empty, the path, or the value of a header, a cookie or
-	// a query key, such as "cookie:session". In a change, HashClient takes it away, and so
-	// does another strategy.
-	HashOn      string      `json:"hash_on,omitempty"`
-	HealthCheck HealthCheck `json:"health_check"`
-	Timeouts    Timeouts    `json:"timeouts"`
-	Limits      Limits      `json:"limits,omitzero"`
-	Sticky      Sticky      `json:"sticky,omitzero"`
-	Outlier     Outlier     `json:"outlier,omitzero"`
-	WhenAllDown string      `json:"when_all_down"`
-	// Panic is the share of the ready backends, in percent, below which health is
-	// ignored: if fewer are eligible, all get requests, so that the few are not crushed.
-	// Those that nobody has probed yet do not count.
-	// 0 is never; in a change, NoLimit takes it away.
-	Panic int `json:"panic_threshold,omitempty"`
-	// SlowStart is the time in which a backend that has become healthy or ready comes
-	// to its whole share of the traffic. 0 is at once; in a change, NoDuration takes it
-	// away.
-	SlowStart Duration `json:"slow_start,omitempty"`
-	// ProxyProtocol is the version of the PROXY protocol, ProxyV1 or ProxyV2, in which
-	// backends are told of the client; none if it is empty. In a change, ProxyNone takes
-	// it away.
-	ProxyProtocol string    `json:"proxy_protocol,omitempty"`
-	Backends      []Backend `json:"backends"`
+	Name string `json:"name"`
+	Settings
+	// Backends are in their order. Views share those that did not change: who changes one
+	// puts another in its place.
+	Backends []*Backend `json:"backends"`
 }
 
 // Timeouts bound a proxied request.
@@ -263,112 +239,11 @@ type Route struct {
 }
 
 // DefaultTimeouts are the timeouts of a pool that names no others.
-func DefaultTimeouts() Timeouts {
-	return Timeouts{Connect: Duration(3 * time.Second), Request: Duration(30 * time.Second)}
-}
+func DefaultTimeouts() Timeouts { return DefaultSettings().Timeouts }
 
 func (p Pool) withDefaults() Pool {
-	p.Strategy = either(p.Strategy, RoundRobin)
-	p.WhenAllDown = either(p.WhenAllDown, Reject)
-	p.HealthCheck = p.HealthCheck.over(DefaultHealthCheck())
-	p.Timeouts = p.Timeouts.over(DefaultTimeouts())
-	p.Limits = p.Limits.over(Limits{})
-	p.Sticky = p.Sticky.over(Sticky{})
-	p.Outlier = p.Outlier.over(Outlier{})
-	p.Panic = limit(p.Panic, 0)
-	p.SlowStart = optional(p.SlowStart, 0)
-	p.ProxyProtocol = proxyProtocol(p.ProxyProtocol, "")
-	p.HashOn = p.hashOn("")
+	p.Settings = p.Settings.over(DefaultSettings())
 	return p
-}
-
-// over gives the pool that p makes of old: what p names, and the rest of old.
-// Backends change by commands of their own.
-func (p Pool) over(old Pool) Pool {
-	old.HashOn = p.hashOn(old.HashOn)
-	old.Strategy = either(p.Strategy, old.Strategy)
-	old.WhenAllDown = either(p.WhenAllDown, old.WhenAllDown)
-	old.HealthCheck = p.HealthCheck.over(old.HealthCheck)
-	old.Timeouts = p.Timeouts.over(old.Timeouts)
-	old.Limits = p.Limits.over(old.Limits)
-	old.Sticky = p.Sticky.over(old.Sticky)
-	old.Outlier = p.Outlier.over(old.Outlier)
-	old.Panic = limit(p.Panic, old.Panic)
-	old.SlowStart = optional(p.SlowStart, old.SlowStart)
-	old.ProxyProtocol = proxyProtocol(p.ProxyProtocol, old.ProxyProtocol)
-	return old
-}
-
-func (t Timeouts) over(old Timeouts) Timeouts {
-	return Timeouts{
-		Connect: either(t.Connect, old.Connect),
-		Request: either(t.Request, old.Request),
-		Try:     optional(t.Try, old.Try),
-		Hedge:   optional(t.Hedge, old.Hedge),
-	}
-}
-
-func (l Limits) over(old Limits) Limits {
-	return Limits{
-		Connections: limit(l.Connections, old.Connections),
-		Pending:     limit(l.Pending, old.Pending),
-		Failures:    limit(l.Failures, old.Failures),
-		Open:        optional(l.Open, old.Open),
-	}
-}
-
-func (s Sticky) over(old Sticky) Sticky {
-	s = Sticky{Cookie: either(s.Cookie, old.Cookie), Drain: either(s.Drain, old.Drain)}
-	if s.Cookie == StickyNone {
-		return Sticky{}
-	}
-	if s.Drain == StickyStay {
-		s.Drain = ""
-	}
-	return s
-}
-
-func (o Outlier) over(old Outlier) Outlier {
-	return Outlier{
-		Consecutive: limit(o.Consecutive, old.Consecutive),
-		SuccessRate: limit(o.SuccessRate, old.SuccessRate),
-		Time:        optional(o.Time, old.Time),
-		MaxShare:    limit(o.MaxShare, old.MaxShare),
-	}
-}
-
-// limit gives the limit that is left of old by a change.
-func limit(given, old int) int {
-	if given == NoLimit {
-		return 0
-	}
-	return either(given, old)
-}
-
-// optional gives the time that is left of old by a change.
-func optional(given, old Duration) Duration {
-	if given == NoDuration {
-		return 0
-	}
-	return either(given, old)
-}
-
-func proxyProtocol(given, old string) string {
-	if given == ProxyNone {
-		return ""
-	}
-	return either(given, old)
-}
-
-// hashOn gives what is left of the old one by a change.
-func (p *Pool) hashOn(old string) string {
-	switch {
-	case p.HashOn == HashClient:
-		return ""
-	case p.HashOn == "" && p.Strategy != "" && p.Strategy != Hash:
-		return ""
-	}
-	return either(p.HashOn, old)
 }
 
 func (b Backend) withDefaults() Backend {
@@ -392,11 +267,7 @@ func (b Backend) over(old Backend) Backend {
 	return old
 }
 
-// either returns given unless it is the zero value, which means "not given".
-func either[T comparable](given, otherwise T) T {
-	var zero T
-	if given == zero {
-		return otherwise
-	}
-	return given
+// Keeps says whether a change leaves the backend as it is.
+func (b *Backend) Keeps(patch Backend) bool {
+	return patch.over(*b) == *b && (patch.Backup || !b.Backup)
 }

@@ -31,7 +31,7 @@ type InitCluster struct {
 
 func (*InitCluster) kind() string { return "init_cluster" }
 
-func (op *InitCluster) apply(c *content, _ int64) *Error {
+func (op *InitCluster) apply(c *draft, _ int64) *Error {
 	if op.ClusterID == "" {
 		return invalid("cluster_id", "must not be empty")
 	}
@@ -50,7 +50,7 @@ type Seed struct {
 
 func (*Seed) kind() string { return "seed" }
 
-func (op *Seed) apply(c *content, at int64) *Error {
+func (op *Seed) apply(c *draft, at int64) *Error {
 	if c.HadPools {
 		return nil
 	}
@@ -58,7 +58,7 @@ func (op *Seed) apply(c *content, at int64) *Error {
 		return nil
 	}
 	pool := Pool{Name: DefaultPool}.withDefaults()
-	_, err := c.addBackends(&pool, op.Backends, at)
+	_, err := c.addBackends(&pool, pointers(op.Backends), at)
 	return err
 }
 
@@ -69,7 +69,7 @@ type CreatePool struct {
 
 func (*CreatePool) kind() string { return "create_pool" }
 
-func (op *CreatePool) apply(c *content, at int64) *Error {
+func (op *CreatePool) apply(c *draft, at int64) *Error {
 	if _, found := c.findPool(op.Pool.Name); found {
 		return exists("name", "pool", op.Pool.Name)
 	}
@@ -92,12 +92,13 @@ type UpdatePool struct {
 
 func (*UpdatePool) kind() string { return "update_pool" }
 
-func (op *UpdatePool) apply(c *content, _ int64) *Error {
+func (op *UpdatePool) apply(c *draft, _ int64) *Error {
 	i, found := c.findPool(op.Pool.Name)
 	if !found {
 		return notFound("pool", op.Pool.Name)
 	}
-	pool := op.Pool.over(*c.Pools[i])
+	pool := *c.Pools[i]
+	pool.Settings = op.Pool.Settings.over(pool.Settings)
 	if err := pool.validate(); err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ type DeletePool struct {
 
 func (*DeletePool) kind() string { return "delete_pool" }
 
-func (op *DeletePool) apply(c *content, _ int64) *Error {
+func (op *DeletePool) apply(c *draft, _ int64) *Error {
 	i, found := c.findPool(op.Name)
 	if !found {
 		return notFound("pool", op.Name)
@@ -136,58 +137,61 @@ type AddBackend struct {
 
 func (*AddBackend) kind() string { return "add_backend" }
 
-func (op *AddBackend) apply(c *content, at int64) *Error {
+func (op *AddBackend) apply(c *draft, at int64) *Error {
 	pool, err := c.poolForBackend(op.Pool)
 	if err != nil {
 		return err
 	}
-	_, err = c.addBackends(pool, []Backend{op.Backend}, at)
+	_, err = c.addBackends(pool, []*Backend{&op.Backend}, at)
 	return err
 }
 
 // addBackends puts backends at the end of a pool that is not shared with any view
 // yet, and the pool into c. The first one that may not go in is returned with the
 // reason.
-func (c *content) addBackends(pool *Pool, backends []Backend, at int64) (int, *Error) {
-	if i, err := pool.fill(backends, newTaken(pool, c.backendIDs()), at); err != nil {
-		return i, err
+func (c *draft) addBackends(pool *Pool, backends []*Backend, at int64) (int, *Error) {
+	if len(pool.Backends)+len(backends) > maxBackends {
+		return len(backends) - 1, invalid("name", "is one too many: a pool has %d backends at most; put the others into another pool, with a route of its own", maxBackends)
+	}
+	made := newIndex(&content{})
+	for i, given := range backends {
+		b, err := given.fit(at)
+		if err == nil {
+			err = c.index.taken(pool.Name, b)
+		}
+		if err == nil {
+			err = made.taken(pool.Name, b)
+		}
+		if err != nil {
+			return i, err
+		}
+		made.enter(pool.Name, []*Backend{b})
+		pool.Backends = append(pool.Backends, b)
 	}
 	c.putPool(pool)
 	return 0, nil
 }
 
-func (c *content) backendIDs() map[string]bool {
-	ids := map[string]bool{}
-	for _, p := range c.Pools {
-		for i := range p.Backends {
-			ids[p.Backends[i].ID] = true
-		}
+// fit gives the backend as it goes into a pool, if it may.
+func (b *Backend) fit(at int64) (*Backend, *Error) {
+	if b == nil {
+		return nil, invalid("name", "is missing: a backend must not be null")
 	}
-	return ids
+	made := b.withDefaults()
+	made.begin(at)
+	return &made, made.validate()
 }
 
-// fill puts backends at the end of the pool, unless they repeat what is taken. The
-// first one that may not go in is returned with the reason.
-func (p *Pool) fill(backends []Backend, taken *taken, at int64) (int, *Error) {
-	if len(p.Backends)+len(backends) > maxBackends {
-		return len(backends) - 1, invalid("name", "is one too many: a pool has %d backends at most; put the others into another pool, with a route of its own", maxBackends)
+func pointers(backends []Backend) []*Backend {
+	list := make([]*Backend, len(backends))
+	for i := range backends {
+		list[i] = &backends[i]
 	}
-	for i, b := range backends {
-		b = b.withDefaults()
-		b.begin(at)
-		if err := b.validate(); err != nil {
-			return i, err
-		}
-		if err := taken.add(&b); err != nil {
-			return i, err
-		}
-		p.Backends = append(p.Backends, b)
-	}
-	return 0, nil
+	return list
 }
 
 // poolForBackend returns a copy of the pool for a new backend to go into.
-func (c *content) poolForBackend(name string) (*Pool, *Error) {
+func (c *draft) poolForBackend(name string) (*Pool, *Error) {
 	if i, found := c.findPool(name); found {
 		return c.Pools[i].clone(), nil
 	}
@@ -196,36 +200,6 @@ func (c *content) poolForBackend(name string) (*Pool, *Error) {
 	}
 	pool := Pool{Name: DefaultPool}.withDefaults()
 	return &pool, nil
-}
-
-// taken is what a new backend of a pool must not repeat.
-type taken struct {
-	names map[string]bool     // in the pool
-	addrs map[string]*Backend // in the pool
-	ids   map[string]bool     // in the cluster
-}
-
-func newTaken(pool *Pool, ids map[string]bool) *taken {
-	t := &taken{map[string]bool{}, map[string]*Backend{}, ids}
-	for i := range pool.Backends {
-		b := &pool.Backends[i]
-		t.names[b.Name], t.addrs[b.Addr()] = true, b
-	}
-	return t
-}
-
-func (t *taken) add(b *Backend) *Error {
-	if t.names[b.Name] {
-		return exists("name", "backend", b.Name)
-	}
-	if other := t.addrs[b.Addr()]; other != nil {
-		return other.sameAddress(b)
-	}
-	if t.ids[b.ID] {
-		return exists("id", "backend", b.ID)
-	}
-	t.names[b.Name], t.addrs[b.Addr()], t.ids[b.ID] = true, b, true
-	return nil
 }
 
 // sameAddress refuses a second backend at one address: it would take a double
@@ -249,31 +223,26 @@ type UpdateBackend struct {
 
 func (*UpdateBackend) kind() string { return "update_backend" }
 
-func (op *UpdateBackend) apply(c *content, at int64) *Error {
+func (op *UpdateBackend) apply(c *draft, at int64) *Error {
 	pool, i, err := c.backendToChange(op.Pool, op.Name)
 	if err != nil {
 		return err
 	}
 	old := pool.Backends[i]
-	b := op.Patch.over(old)
+	b := op.Patch.over(*old)
 	if op.Primary {
 		b.Backup = false
 	}
 	if err := b.validate(); err != nil {
 		return err
 	}
-	if b.startsAgain(&old) {
+	if b.startsAgain(old) {
 		b.begin(at)
 	}
-	for j := range pool.Backends {
-		if j == i {
-			continue
-		}
-		if err := pool.Backends[j].sameAddress(&b); err != nil {
-			return err
-		}
+	if other := c.index.addrs[inPool{pool.Name, b.Addr()}]; other != nil && other != old {
+		return other.sameAddress(&b)
 	}
-	pool.Backends[i] = b
+	pool.Backends[i] = &b
 	c.putPool(pool)
 	return nil
 }
@@ -293,7 +262,7 @@ type RemoveBackend struct {
 
 func (*RemoveBackend) kind() string { return "remove_backend" }
 
-func (op *RemoveBackend) apply(c *content, _ int64) *Error {
+func (op *RemoveBackend) apply(c *draft, _ int64) *Error {
 	pool, i, err := c.backendToChange(op.Pool, op.Name)
 	if err != nil {
 		return err
@@ -303,19 +272,6 @@ func (op *RemoveBackend) apply(c *content, _ int64) *Error {
 	return nil
 }
 
-// backendToChange returns a copy of the pool and the place of the backend in it.
-func (c *content) backendToChange(poolName, name string) (*Pool, int, *Error) {
-	at, found := c.findPool(poolName)
-	if !found {
-		return nil, 0, notFound("pool", poolName)
-	}
-	i := c.Pools[at].findBackend(name)
-	if i < 0 {
-		return nil, 0, notFound("backend", name)
-	}
-	return c.Pools[at].clone(), i, nil
-}
-
 // PutRoute adds a route, or sends an existing one to another pool.
 type PutRoute struct {
 	Route Route `json:"route"`
@@ -323,7 +279,7 @@ type PutRoute struct {
 
 func (*PutRoute) kind() string { return "put_route" }
 
-func (op *PutRoute) apply(c *content, _ int64) *Error {
+func (op *PutRoute) apply(c *draft, _ int64) *Error {
 	route, err := c.checkRoute(op.Route)
 	if err != nil {
 		return err
@@ -358,7 +314,7 @@ type RemoveRoute struct {
 
 func (*RemoveRoute) kind() string { return "remove_route" }
 
-func (op *RemoveRoute) apply(c *content, _ int64) *Error {
+func (op *RemoveRoute) apply(c *draft, _ int64) *Error {
 	route := Route{Host: op.Host, Path: op.Path}.canonical()
 	i, found := c.findRoute(route)
 	if !found {

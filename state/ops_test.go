@@ -111,22 +111,24 @@ func TestClusterOps(t *testing.T) {
 
 func TestPoolOps(t *testing.T) {
 	full := Pool{
-		Name: "full", Strategy: RoundRobin, WhenAllDown: FailOpen,
-		HealthCheck: HealthCheck{Type: "tcp", Path: "/up", Interval: seconds(5), Timeout: seconds(3), Rise: 4, Fall: 7},
-		Timeouts:    Timeouts{Connect: seconds(1), Request: seconds(9)},
+		Name: "full", Settings: Settings{Strategy: RoundRobin, WhenAllDown: FailOpen,
+			HealthCheck: HealthCheck{Type: "tcp", Path: "/up", Interval: seconds(5), Timeout: seconds(3), Rise: 4, Fall: 7},
+			Timeouts:    Timeouts{Connect: seconds(1), Request: seconds(9)},
+		},
 	}
 	plain := Pool{
-		Name: "m", Strategy: RoundRobin, WhenAllDown: Reject,
-		HealthCheck: DefaultHealthCheck(), Timeouts: DefaultTimeouts(),
+		Name: "m", Settings: Settings{Strategy: RoundRobin, WhenAllDown: Reject,
+			HealthCheck: DefaultHealthCheck(), Timeouts: DefaultTimeouts(),
+		},
 	}
 	web := func(edit func(p *Pool)) *Pool {
 		p := plain
 		p.Name = "web"
-		p.Backends = []Backend{*newBackend(1, func(*Backend) {}), *newBackend(2, func(*Backend) {})}
+		p.Backends = pointers([]Backend{*newBackend(1, func(*Backend) {}), *newBackend(2, func(*Backend) {})})
 		edit(&p)
 		return &p
 	}
-	twins := []Backend{backend(8), backend(8)}
+	twins := pointers([]Backend{backend(8), backend(8)})
 	runOps(t, []opCase{
 		{name: "defaults", op: &CreatePool{Pool: Pool{Name: "m"}}, touched: []string{"m"},
 			check: equals(func(v *View) *Pool { return v.Pool("m") }, &plain)},
@@ -134,26 +136,26 @@ func TestPoolOps(t *testing.T) {
 			check: equals(getPoolNames, []string{"api", "empty", "m", "web"})},
 		{name: "all given", op: &CreatePool{Pool: full}, touched: []string{"full"},
 			check: equals(func(v *View) *Pool { return v.Pool("full") }, &full)},
-		{name: "with backends", op: &CreatePool{Pool: Pool{Name: "m", Backends: []Backend{backend(8), backend(7)}}}, touched: []string{"m"},
+		{name: "with backends", op: &CreatePool{Pool: Pool{Name: "m", Backends: pointers([]Backend{backend(8), backend(7)})}}, touched: []string{"m"},
 			check: equals(getBackendNames("m"), []string{"b8", "b7"})},
 		{name: "health is not the operator's",
-			op:      &CreatePool{Pool: Pool{Name: "m", Backends: []Backend{{ID: "x", Name: "x", Host: "h", Port: 1, Health: Healthy, Since: 5}}}},
+			op:      &CreatePool{Pool: Pool{Name: "m", Backends: pointers([]Backend{{ID: "x", Name: "x", Host: "h", Port: 1, Health: Healthy, Since: 5}})}},
 			touched: []string{"m"},
 			check:   equals(func(v *View) Health { return v.Pool("m").Backend("x").Health }, Starting)},
 		{name: "exists", op: &CreatePool{Pool: Pool{Name: "web"}}, code: Exists, field: "name"},
 		{name: "no name", op: &CreatePool{}, code: Invalid, field: "name"},
 		{name: "backend twice", op: &CreatePool{Pool: Pool{Name: "m", Backends: twins}}, code: Exists, field: "backends[1].name"},
-		{name: "backend id of another pool", op: &CreatePool{Pool: Pool{Name: "m", Backends: []Backend{backend(1)}}}, code: Exists, field: "backends[0].id"},
-		{name: "bad backend", op: &CreatePool{Pool: Pool{Name: "m", Backends: []Backend{{ID: "x", Name: "x", Host: "h"}}}}, code: Invalid, field: "backends[0].port"},
+		{name: "backend id of another pool", op: &CreatePool{Pool: Pool{Name: "m", Backends: pointers([]Backend{backend(1)})}}, code: Exists, field: "backends[0].id"},
+		{name: "bad backend", op: &CreatePool{Pool: Pool{Name: "m", Backends: pointers([]Backend{{ID: "x", Name: "x", Host: "h"}})}}, code: Invalid, field: "backends[0].port"},
 
 		{name: "nothing named", op: &UpdatePool{Pool: Pool{Name: "web"}}, touched: []string{"web"},
 			check: equals(func(v *View) *Pool { return v.Pool("web") }, web(func(*Pool) {}))},
-		{name: "one thing named", op: &UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Interval: seconds(7)}}}, touched: []string{"web"},
+		{name: "one thing named", op: &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Interval: seconds(7)}}}}, touched: []string{"web"},
 			check: equals(func(v *View) *Pool { return v.Pool("web") }, web(func(p *Pool) { p.HealthCheck.Interval = seconds(7) }))},
-		{name: "backends stay", op: &UpdatePool{Pool: Pool{Name: "web", WhenAllDown: FailOpen, Backends: []Backend{backend(9)}}}, touched: []string{"web"},
+		{name: "backends stay", op: &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{WhenAllDown: FailOpen}, Backends: pointers([]Backend{backend(9)})}}, touched: []string{"web"},
 			check: equals(func(v *View) *Pool { return v.Pool("web") }, web(func(p *Pool) { p.WhenAllDown = FailOpen }))},
 		{name: "unknown", op: &UpdatePool{Pool: Pool{Name: "nope"}}, code: NotFound, field: "pool"},
-		{name: "timeout beyond the old interval", op: &UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Timeout: seconds(3)}}},
+		{name: "timeout beyond the old interval", op: &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Timeout: seconds(3)}}}},
 			code: Invalid, field: "health_check.timeout"},
 
 		{name: "unused", op: &DeletePool{Name: "empty"}, touched: []string{"empty"}, check: equals(getPoolNames, []string{"api", "web"})},
@@ -385,7 +387,7 @@ func TestPoolOfMostBackends(t *testing.T) {
 		many = append(many, Backend{ID: id, Name: id, Host: "h", Port: 1 + i})
 	}
 	r := newReplica()
-	r.do(t, &CreatePool{Pool: Pool{Name: "p", Backends: many}})
+	r.do(t, &CreatePool{Pool: Pool{Name: "p", Backends: pointers(many)}})
 	if got := len(r.View().Pool("p").Backends); got != maxBackends {
 		t.Errorf("got %d backends, want %d", got, maxBackends)
 	}

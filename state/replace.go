@@ -17,7 +17,7 @@ type Replace struct {
 
 func (*Replace) kind() string { return "replace" }
 
-func (op *Replace) apply(c *content, at int64) *Error {
+func (op *Replace) apply(c *draft, at int64) *Error {
 	// Whoever puts a configuration without pools in place wants none: HadPools
 	// keeps the cluster from being seeded.
 	next := content{ClusterID: c.ClusterID, HadPools: true}
@@ -27,16 +27,16 @@ func (op *Replace) apply(c *content, at int64) *Error {
 	if err := next.fillRoutes(op.Routes); err != nil {
 		return err
 	}
-	*c = next
+	c.content = next
 	return nil
 }
 
 // fillPools gives an empty c the pools. What old has as well is taken over: a
 // backend's health, and a pool as a whole if nothing in it changes.
-func (c *content) fillPools(pools []Pool, old *content, at int64) *Error {
-	before, ids := old.backendsByID(), map[string]bool{}
+func (c *content) fillPools(pools []Pool, old *draft, at int64) *Error {
+	filled := newIndex(&content{})
 	for i, given := range pools {
-		pool, err := given.filled(before, ids, at)
+		pool, err := given.filled(old.index, filled, at)
 		if err != nil {
 			err.Field = fmt.Sprintf("pools[%d].%s", i, err.Field)
 			return err
@@ -55,32 +55,24 @@ func (c *content) fillPools(pools []Pool, old *content, at int64) *Error {
 	return nil
 }
 
-func (c *content) backendsByID() map[string]*Backend {
-	byID := map[string]*Backend{}
-	for _, p := range c.Pools {
-		for i := range p.Backends {
-			byID[p.Backends[i].ID] = &p.Backends[i]
-		}
-	}
-	return byID
-}
-
-// filled gives the pool as it is kept. Its backends have the health of those in
-// before; their ids go into ids, which are those of the pools so far.
-func (p Pool) filled(before map[string]*Backend, ids map[string]bool, at int64) (*Pool, *Error) {
+// filled gives the pool as it is kept. Its backends have the health of those in before with
+// the same ids, and go into those that are filled so far.
+func (p Pool) filled(before, filled *index, at int64) (*Pool, *Error) {
+	given := p.Backends
 	pool := p.withDefaults()
 	pool.Backends = nil
 	if err := pool.validate(); err != nil {
 		return nil, err
 	}
-	if i, err := pool.fill(p.Backends, newTaken(&pool, ids), at); err != nil {
+	made := draft{index: filled}
+	if i, err := made.addBackends(&pool, given, at); err != nil {
 		err.Field = fmt.Sprintf("backends[%d].%s", i, err.Field)
 		return nil, err
 	}
-	for i := range pool.Backends {
-		b := &pool.Backends[i]
-		if old := before[b.ID]; old != nil && !b.startsAgain(old) {
-			b.inherit(old)
+	filled.enter(pool.Name, pool.Backends)
+	for _, b := range pool.Backends {
+		if old, found := before.ids[b.ID]; found && !b.startsAgain(old.backend) {
+			b.inherit(old.backend)
 		}
 	}
 	pool.forgetAgents()

@@ -19,7 +19,7 @@ func asOp(v *View) *Replace {
 }
 
 func TestReplace(t *testing.T) {
-	pool := func(name string, backends ...Backend) Pool { return Pool{Name: name, Backends: backends} }
+	pool := func(name string, backends ...Backend) Pool { return Pool{Name: name, Backends: pointers(backends)} }
 	pools := func(pools ...Pool) *Replace { return &Replace{Pools: pools} }
 	route := func(host, path, pool string) Route { return Route{Host: host, Path: path, Pool: pool} }
 	everything := []string{"api", "empty", "web"}
@@ -62,7 +62,7 @@ const goldenReplaceFile = "../testdata/snapshots/replace.jsonl"
 
 func TestGoldenReplace(t *testing.T) {
 	op := asOp(restore(t, readGolden(t, goldenSnapshotFile)).View())
-	op.Pools = append(op.Pools, Pool{Name: "new", Backends: []Backend{backend(4)}})
+	op.Pools = append(op.Pools, Pool{Name: "new", Backends: pointers([]Backend{backend(4)})})
 	want := append(encode(t, Command{ID: "replace", At: someTime, Op: op}), '\n')
 	if *update {
 		if err := os.WriteFile(goldenReplaceFile, want, 0o644); err != nil {
@@ -114,7 +114,7 @@ func TestReplaceKeepsHealth(t *testing.T) {
 		{"another id at that address", *newBackend(1, func(b *Backend) { b.ID = "new" }), Starting, 99},
 	} {
 		m := restore(t, snapshotBytes(t, r.Machine))
-		result, err := m.Apply(r.index+1, encode(t, Command{At: 99, Op: &Replace{Pools: []Pool{{Name: "other", Backends: []Backend{test.given}}}}}))
+		result, err := m.Apply(r.index+1, encode(t, Command{At: 99, Op: &Replace{Pools: []Pool{{Name: "other", Backends: pointers([]Backend{test.given})}}}}))
 		if err != nil || result.Err != nil {
 			t.Fatalf("%s: %v, %v", test.name, err, result.Err)
 		}

@@ -86,7 +86,7 @@ func (s *script) command() Command {
 func (s *script) op() Op {
 	ops := []func() Op{
 		func() Op { return &InitCluster{ClusterID: pick(s, "c1", "c1", "c2", "")} },
-		func() Op { return &Seed{Backends: s.backends()} },
+		func() Op { return &Seed{Backends: values(s.backends())} },
 		func() Op { return &CreatePool{Pool: s.pool()} },
 		func() Op { return &CreatePool{Pool: Pool{Name: s.poolName()}} },
 		func() Op { return &UpdatePool{Pool: pick(s, s.part, s.part, s.pool)()} },
@@ -131,10 +131,10 @@ func (s *script) path() string { return pick(s, "", "/", "/", "/<&\u2028>", "api
 func (s *script) part() Pool {
 	all := s.pool()
 	part := pick(s,
-		Pool{Strategy: all.Strategy, HashOn: all.HashOn},
-		Pool{HealthCheck: all.HealthCheck},
-		Pool{Outlier: all.Outlier, Panic: all.Panic, SlowStart: all.SlowStart},
-		Pool{Sticky: pick(s, Sticky{Cookie: "lb"}, Sticky{Cookie: "lb", Drain: StickyMove}, Sticky{Drain: StickyStay}, Sticky{Cookie: StickyNone}, Sticky{Cookie: " "})},
+		Pool{Settings: Settings{Strategy: all.Strategy, HashOn: all.HashOn}},
+		Pool{Settings: Settings{HealthCheck: all.HealthCheck}},
+		Pool{Settings: Settings{Outlier: all.Outlier, Panic: all.Panic, SlowStart: all.SlowStart}},
+		Pool{Settings: Settings{Sticky: pick(s, Sticky{Cookie: "lb"}, Sticky{Cookie: "lb", Drain: StickyMove}, Sticky{Drain: StickyStay}, Sticky{Cookie: StickyNone}, Sticky{Cookie: " "})}},
 	)
 	part.Name = all.Name
 	return part
@@ -142,30 +142,32 @@ func (s *script) part() Pool {
 
 func (s *script) pool() Pool {
 	return Pool{
-		Name:        s.poolName(),
-		Strategy:    pick(s, "", "", RoundRobin, Hash, "x"),
-		HashOn:      pick(s, "", "", HashClient, HashPath, "query:a", "x"),
-		WhenAllDown: pick(s, "", Reject, FailOpen, FailOpen, "x"),
-		HealthCheck: HealthCheck{
-			Type:     pick(s, "", "http", "tcp", "grpc", "agent", "x"),
-			Path:     s.path(),
-			Interval: pick(s, 0, 0, seconds(1), 1_234_567_891, -1),
-			Rise:     pick(s, 0, 0, 5, 1000),
-			Port:     pick(s, 0, 0, 81, 81, NoLimit),
-			Headers:  pick(s, nil, nil, map[string]string{"x-a": "1", "X-A": "2"}, map[string]string{"X-A": "", "X-b": "\xff"}),
+		Name: s.poolName(),
+		Settings: Settings{Strategy: pick(s, "", "", RoundRobin, Hash, "x"),
+			HashOn:      pick(s, "", "", HashClient, HashPath, "query:a", "x"),
+			WhenAllDown: pick(s, "", Reject, FailOpen, FailOpen, "x"),
+			HealthCheck: HealthCheck{
+				Type:     pick(s, "", "http", "tcp", "grpc", "agent", "x"),
+				Path:     s.path(),
+				Interval: pick(s, 0, 0, seconds(1), 1_234_567_891, -1),
+				Rise:     pick(s, 0, 0, 5, 1000),
+				Port:     pick(s, 0, 0, 81, 81, NoLimit),
+				Headers:  pick(s, nil, nil, map[string]string{"x-a": "1", "X-A": "2"}, map[string]string{"X-A": "", "X-b": "\xff"}),
+			},
+			Timeouts:  Timeouts{Request: pick(s, 0, 0, seconds(3), 3)},
+			Outlier:   pick(s, Outlier{}, Outlier{}, Outlier{Consecutive: 5}, Outlier{Consecutive: NoLimit, Time: NoDuration}, Outlier{MaxShare: 101}),
+			Panic:     pick(s, 0, 0, 50, NoLimit, 101),
+			SlowStart: pick(s, 0, 0, seconds(3), NoDuration, 3),
 		},
-		Timeouts:  Timeouts{Request: pick(s, 0, 0, seconds(3), 3)},
-		Outlier:   pick(s, Outlier{}, Outlier{}, Outlier{Consecutive: 5}, Outlier{Consecutive: NoLimit, Time: NoDuration}, Outlier{MaxShare: 101}),
-		Panic:     pick(s, 0, 0, 50, NoLimit, 101),
-		SlowStart: pick(s, 0, 0, seconds(3), NoDuration, 3),
-		Backends:  s.backends(),
+		Backends: s.backends(),
 	}
 }
 
-func (s *script) backends() []Backend {
-	backends := make([]Backend, s.next()%4)
+func (s *script) backends() []*Backend {
+	backends := make([]*Backend, s.next()%4)
 	for i := range backends {
-		backends[i] = s.backend()
+		b := s.backend()
+		backends[i] = &b
 	}
 	return backends
 }
@@ -209,4 +211,11 @@ func (s *script) verdicts() []Verdict {
 		}
 	}
 	return verdicts
+}
+
+func values(backends []*Backend) (list []Backend) {
+	for _, b := range backends {
+		list = append(list, *b)
+	}
+	return list
 }

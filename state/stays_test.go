@@ -10,7 +10,7 @@ func TestProxyProtocolStaysUntilItIsTakenAway(t *testing.T) {
 	for _, step := range []struct{ give, want string }{
 		{"", ""}, {ProxyV2, ProxyV2}, {"", ProxyV2}, {ProxyV1, ProxyV1}, {ProxyNone, ""},
 	} {
-		r.do(t, &UpdatePool{Pool: Pool{Name: "web", ProxyProtocol: step.give}})
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{ProxyProtocol: step.give}}})
 		if got := r.View().Pool("web").ProxyProtocol; got != step.want {
 			t.Errorf("after %q: got %q, want %q", step.give, got, step.want)
 		}
@@ -23,16 +23,16 @@ func TestHashOnStaysUntilItIsTakenAway(t *testing.T) {
 		{Hash, "", ""}, {"", HashPath, HashPath}, {"", "", HashPath}, {Hash, "", HashPath}, {"", "cookie:a", "cookie:a"},
 		{"", HashClient, ""}, {"", "query:q", "query:q"}, {Random, "", ""}, {Hash, "header:h", "header:h"}, {Random, HashClient, ""},
 	} {
-		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Strategy: step.strategy, HashOn: step.give}})
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{Strategy: step.strategy, HashOn: step.give}}})
 		if got := r.View().Pool("web").HashOn; got != step.want {
 			t.Errorf("after %q with %q: got %q, want %q", step.give, step.strategy, got, step.want)
 		}
 	}
-	result := r.commit(t, Command{Op: &UpdatePool{Pool: Pool{Name: "web", HashOn: HashPath}}})
+	result := r.commit(t, Command{Op: &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HashOn: HashPath}}}})
 	if result.Err == nil || result.Err.Field != "hash_on" {
 		t.Errorf("got %v for a key that the strategy does not look at, want hash_on at fault", result.Err)
 	}
-	r.do(t, &CreatePool{Pool: Pool{Name: "m", Strategy: Hash, HashOn: HashClient}})
+	r.do(t, &CreatePool{Pool: Pool{Name: "m", Settings: Settings{Strategy: Hash, HashOn: HashClient}}})
 	if got := r.View().Pool("m").HashOn; got != "" {
 		t.Errorf("got %q for the default, want it left out", got)
 	}
@@ -45,7 +45,7 @@ func TestStickyStaysUntilItIsTakenAway(t *testing.T) {
 		{Sticky{Cookie: "b"}, Sticky{"b", StickyMove}}, {Sticky{Drain: StickyStay}, Sticky{Cookie: "b"}},
 		{Sticky{Drain: StickyMove}, Sticky{"b", StickyMove}}, {Sticky{Cookie: StickyNone}, Sticky{}}, {Sticky{Cookie: "c", Drain: StickyStay}, Sticky{Cookie: "c"}},
 	} {
-		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Sticky: step.give}})
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{Sticky: step.give}}})
 		if got := r.View().Pool("web").Sticky; got != step.want {
 			t.Errorf("after %+v: got %+v, want %+v", step.give, got, step.want)
 		}
@@ -60,7 +60,7 @@ func TestLimitsStayUntilTheyAreTakenAway(t *testing.T) {
 		{Limits{Pending: NoLimit, Connections: 20}, Limits{Connections: 20, Failures: 3, Open: seconds(2)}},
 		{Limits{Connections: NoLimit, Failures: NoLimit}, Limits{Open: seconds(2)}},
 	} {
-		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Limits: step.give}})
+		r.do(t, &UpdatePool{Pool: Pool{Name: "web", Settings: Settings{Limits: step.give}}})
 		if got := r.View().Pool("web").Limits; got != step.want {
 			t.Errorf("after %+v: got %+v, want %+v", step.give, got, step.want)
 		}
@@ -70,15 +70,15 @@ func TestLimitsStayUntilTheyAreTakenAway(t *testing.T) {
 func TestOutlierStaysUntilItIsTakenAway(t *testing.T) {
 	r := newFixture(t)
 	for _, step := range []struct{ give, want Pool }{
-		{Pool{Panic: 40, SlowStart: seconds(30)}, Pool{Panic: 40, SlowStart: seconds(30)}},
-		{Pool{Outlier: Outlier{Consecutive: 5, Time: seconds(2)}}, Pool{Panic: 40, SlowStart: seconds(30), Outlier: Outlier{Consecutive: 5, Time: seconds(2)}}},
-		{Pool{Outlier: Outlier{Time: NoDuration, MaxShare: 10}}, Pool{Panic: 40, SlowStart: seconds(30), Outlier: Outlier{Consecutive: 5, MaxShare: 10}}},
-		{Pool{Panic: NoLimit, SlowStart: NoDuration, Outlier: Outlier{Consecutive: NoLimit, MaxShare: NoLimit}}, Pool{}},
+		{Pool{Settings: Settings{Panic: 40, SlowStart: seconds(30)}}, Pool{Settings: Settings{Panic: 40, SlowStart: seconds(30)}}},
+		{Pool{Settings: Settings{Outlier: Outlier{Consecutive: 5, Time: seconds(2)}}}, Pool{Settings: Settings{Panic: 40, SlowStart: seconds(30), Outlier: Outlier{Consecutive: 5, Time: seconds(2)}}}},
+		{Pool{Settings: Settings{Outlier: Outlier{Time: NoDuration, MaxShare: 10}}}, Pool{Settings: Settings{Panic: 40, SlowStart: seconds(30), Outlier: Outlier{Consecutive: 5, MaxShare: 10}}}},
+		{Pool{Settings: Settings{Panic: NoLimit, SlowStart: NoDuration, Outlier: Outlier{Consecutive: NoLimit, MaxShare: NoLimit}}}, Pool{}},
 	} {
 		step.give.Name = "web"
 		r.do(t, &UpdatePool{Pool: step.give})
 		p := r.View().Pool("web")
-		if got := (Pool{Panic: p.Panic, SlowStart: p.SlowStart, Outlier: p.Outlier}); !reflect.DeepEqual(got, step.want) {
+		if got := (Pool{Settings: Settings{Panic: p.Panic, SlowStart: p.SlowStart, Outlier: p.Outlier}}); !reflect.DeepEqual(got, step.want) {
 			t.Errorf("after %+v: got %+v, want %+v", step.give, got, step.want)
 		}
 	}
@@ -108,16 +108,18 @@ func TestTimesAreTakenAway(t *testing.T) {
 	was := *r.View().Pool("web")
 	full := fullPool4()
 	r.do(t, &UpdatePool{Pool: Pool{
-		Name: "web", Timeouts: Timeouts{Try: full.Timeouts.Try, Hedge: full.Timeouts.Hedge}, Limits: Limits{Open: full.Limits.Open},
-		HealthCheck: HealthCheck{UnhealthyInterval: full.HealthCheck.UnhealthyInterval}, Outlier: Outlier{Time: full.Outlier.Time}, SlowStart: full.SlowStart,
+		Name: "web", Settings: Settings{Timeouts: Timeouts{Try: full.Timeouts.Try, Hedge: full.Timeouts.Hedge}, Limits: Limits{Open: full.Limits.Open},
+			HealthCheck: HealthCheck{UnhealthyInterval: full.HealthCheck.UnhealthyInterval}, Outlier: Outlier{Time: full.Outlier.Time}, SlowStart: full.SlowStart,
+		},
 	}})
 	if got := r.View().Pool("web"); got.Timeouts.Try == 0 || got.HealthCheck.UnhealthyInterval == 0 {
 		t.Fatalf("got %+v, want times to take away", got)
 	}
 	const none = NoDuration
 	r.do(t, &UpdatePool{Pool: Pool{
-		Name: "web", Timeouts: Timeouts{Try: none, Hedge: none}, Limits: Limits{Open: none},
-		HealthCheck: HealthCheck{UnhealthyInterval: none}, Outlier: Outlier{Time: none}, SlowStart: none,
+		Name: "web", Settings: Settings{Timeouts: Timeouts{Try: none, Hedge: none}, Limits: Limits{Open: none},
+			HealthCheck: HealthCheck{UnhealthyInterval: none}, Outlier: Outlier{Time: none}, SlowStart: none,
+		},
 	}})
 	if got := *r.View().Pool("web"); !reflect.DeepEqual(got, was) {
 		t.Errorf("got  %+v\nwant %+v", got, was)

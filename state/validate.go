@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 )
@@ -30,138 +29,13 @@ const (
 	maxLimit    = 1_000_000
 	maxDuration = 24 * time.Hour
 	minInterval = 10 * time.Millisecond
-
-	minSlowStart = 100 * time.Millisecond
 )
 
 func (p *Pool) validate() *Error {
 	if err := validName("name", p.Name); err != nil {
 		return err
 	}
-	if !slices.Contains(strategies, p.Strategy) {
-		return invalid("strategy", "must be one of %s, not %q", strings.Join(strategies, ", "), p.Strategy)
-	}
-	if err := p.validHashOn(); err != nil {
-		return err
-	}
-	if p.WhenAllDown != Reject && p.WhenAllDown != FailOpen {
-		return invalid("when_all_down", "must be %s or %s, not %q", Reject, FailOpen, p.WhenAllDown)
-	}
-	if err := p.HealthCheck.validate(); err != nil {
-		return err
-	}
-	if err := validDuration("timeouts.connect", p.Timeouts.Connect, time.Millisecond, maxDuration); err != nil {
-		return err
-	}
-	if err := validDuration("timeouts.request", p.Timeouts.Request, time.Millisecond, maxDuration); err != nil {
-		return err
-	}
-	for _, optional := range []struct {
-		field string
-		value Duration
-	}{{"timeouts.try", p.Timeouts.Try}, {"timeouts.hedge", p.Timeouts.Hedge}} {
-		if optional.value == 0 {
-			continue
-		}
-		if err := validDuration(optional.field, optional.value, time.Millisecond, time.Duration(p.Timeouts.Request)); err != nil {
-			return err
-		}
-	}
-	switch p.ProxyProtocol {
-	case "", ProxyV1, ProxyV2:
-	default:
-		return invalid("proxy_protocol", "must be %s, %s or %s, not %q", ProxyV1, ProxyV2, ProxyNone, p.ProxyProtocol)
-	}
-	if err := p.Sticky.validate(); err != nil {
-		return err
-	}
-	if p.Panic < 0 || p.Panic > 100 {
-		return invalid("panic_threshold", "must be 1 to 100 percent, or %d for none, not %d", NoLimit, p.Panic)
-	}
-	if p.SlowStart != 0 {
-		if err := validDuration("slow_start", p.SlowStart, minSlowStart, maxDuration); err != nil {
-			return err
-		}
-	}
-	if err := p.Outlier.validate(); err != nil {
-		return err
-	}
-	return p.Limits.validate()
-}
-
-func (s *Sticky) validate() *Error {
-	switch {
-	case s.Cookie != "" && !tokenPattern.MatchString(s.Cookie):
-		return invalid("sticky.cookie", "must be %s or a name of at most 128 letters, digits and !#$%%&'*+.^_`|~-, not %q", StickyNone, s.Cookie)
-	case s.Drain != "" && s.Drain != StickyMove:
-		return invalid("sticky.drain", "must be %s or %s, not %q", StickyStay, StickyMove, s.Drain)
-	case s.Drain != "" && s.Cookie == "":
-		return invalid("sticky.drain", "must be left out without sticky.cookie: no client is kept anywhere")
-	}
-	return nil
-}
-
-func (o *Outlier) validate() *Error {
-	if o.Consecutive < 0 || o.Consecutive > maxLimit {
-		return invalid("outlier.consecutive", "must be 1 to %d, or %d for none, not %d", maxLimit, NoLimit, o.Consecutive)
-	}
-	if o.SuccessRate < 0 || o.SuccessRate > 100 {
-		return invalid("outlier.success_rate", "must be 1 to 100 percent points, or %d for none, not %d", NoLimit, o.SuccessRate)
-	}
-	if o.MaxShare < 0 || o.MaxShare > 100 {
-		return invalid("outlier.max_share", "must be 1 to 100 percent, or %d for the default, not %d", NoLimit, o.MaxShare)
-	}
-	if o.Time != 0 {
-		return validDuration("outlier.time", o.Time, 10*time.Millisecond, maxDuration)
-	}
-	return nil
-}
-
-// strategies are those that there are.
-var strategies = []string{RoundRobin, Random, LeastConnections, P2C, LeastTime, Hash}
-
-func (p *Pool) validHashOn() *Error {
-	if p.HashOn == "" {
-		return nil
-	}
-	if p.Strategy != Hash {
-		return invalid("hash_on", "must be left out where the strategy is %s: only %s looks at it", p.Strategy, Hash)
-	}
-	kind, name, named := strings.Cut(p.HashOn, ":")
-	pattern := tokenPattern
-	switch kind {
-	case HashPath:
-		if !named {
-			return nil
-		}
-	case HashQuery:
-		pattern = queryPattern
-		fallthrough
-	case HashHeader, HashCookie:
-		if pattern.MatchString(name) {
-			return nil
-		}
-	}
-	return invalid("hash_on", "must be %s, %s, %s:NAME, %s:NAME or %s:NAME with a name of at most 128 characters as requests have it, not %q",
-		HashClient, HashPath, HashHeader, HashCookie, HashQuery, p.HashOn)
-}
-
-func (l *Limits) validate() *Error {
-	for _, limit := range []struct {
-		field string
-		value int
-	}{{"connections", l.Connections}, {"pending", l.Pending}, {"failures", l.Failures}} {
-		if limit.value < 0 || limit.value > maxLimit {
-			return invalid("limits."+limit.field, "must be 1 to %d, or %d for none, not %d", maxLimit, NoLimit, limit.value)
-		}
-	}
-	if l.Pending > 0 && l.Connections == 0 {
-		return invalid("limits.pending", "must be none without limits.connections: it is for requests that wait for one of them")
-	}
-	if l.Open != 0 {
-		return validDuration("limits.open", l.Open, 10*time.Millisecond, maxDuration)
-	}
-	return nil
+	return p.Settings.validate()
 }
 
 func (b *Backend) validate() *Error {
@@ -233,13 +107,6 @@ func (r Route) canonical() Route {
 	r.Host = strings.TrimSuffix(canonicalHost(r.Host), ".")
 	r.Path = either(strings.TrimRight(r.Path, "/"), "/")
 	return r
-}
-
-func validDuration(field string, d Duration, least, most time.Duration) *Error {
-	if time.Duration(d) < least || time.Duration(d) > most {
-		return invalid(field, "must be %s to %s, not %s", least, most, d)
-	}
-	return nil
 }
 
 func printable(s string) bool {

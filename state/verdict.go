@@ -30,16 +30,24 @@ type Verdict struct {
 
 func (*SetHealth) kind() string { return "set_health" }
 
-func (op *SetHealth) apply(c *content, at int64) *Error {
-	verdicts := make(map[string]Verdict, len(op.Verdicts))
+func (op *SetHealth) apply(c *draft, at int64) *Error {
+	pools := map[string]map[*Backend]Verdict{}
 	for _, v := range op.Verdicts {
 		if err := v.validate(); err != nil {
 			return err
 		}
-		verdicts[v.BackendID] = v
+		of, found := c.index.ids[v.BackendID]
+		if !found {
+			continue
+		}
+		if pools[of.pool] == nil {
+			pools[of.pool] = map[*Backend]Verdict{}
+		}
+		pools[of.pool][of.backend] = v
 	}
-	for _, pool := range c.Pools {
-		if changed := pool.judged(verdicts, at); changed != nil {
+	for name, verdicts := range pools {
+		i, _ := c.findPool(name)
+		if changed := c.Pools[i].judged(verdicts, at); changed != nil {
 			c.putPool(changed)
 		}
 	}
@@ -64,28 +72,36 @@ func (v *Verdict) validate() *Error {
 
 // judged returns a copy of the pool with the verdicts on its backends, nil if
 // they change nothing. A verdict that only has another reason changes nothing.
-func (p *Pool) judged(verdicts map[string]Verdict, at int64) *Pool {
+func (p *Pool) judged(verdicts map[*Backend]Verdict, at int64) *Pool {
 	var changed *Pool
-	for i := range p.Backends {
-		b := &p.Backends[i]
-		v, ok := verdicts[b.ID]
-		if !ok || v.URL != b.URL() {
+	for i, old := range p.Backends {
+		v, ok := verdicts[old]
+		if !ok || v.URL != old.URL() {
 			continue
 		}
-		turns := v.Health != "" && v.Health != b.Health
-		asks := v.Agent != nil && *v.Agent != b.Agent && p.HealthCheck.Type == CheckAgent
-		if (turns || asks) && changed == nil {
+		b := old.judged(v, at, p.HealthCheck.Type == CheckAgent)
+		if *b == *old {
+			continue
+		}
+		if changed == nil {
 			changed = p.clone()
 		}
-		if turns {
-			b = &changed.Backends[i]
-			b.Health, b.Since, b.Reason, b.Falls = v.Health, at, v.Reason, v.Falls
-		}
-		if asks {
-			changed.Backends[i].Agent = *v.Agent
-		}
+		changed.Backends[i] = b
 	}
 	return changed
+}
+
+// judged returns a copy of the backend with a verdict on it. What an agent asks for counts
+// where the check has one.
+func (b *Backend) judged(v Verdict, at int64, hasAgent bool) *Backend {
+	made := *b
+	if v.Health != "" && v.Health != b.Health {
+		made.Health, made.Since, made.Reason, made.Falls = v.Health, at, v.Reason, v.Falls
+	}
+	if v.Agent != nil && hasAgent {
+		made.Agent = *v.Agent
+	}
+	return &made
 }
 
 // begin makes the backend one of which nothing is known.
@@ -102,9 +118,10 @@ func (b *Backend) inherit(old *Backend) {
 // besides their health.
 func (p Pool) Unjudged() Pool {
 	copied := p.clone()
-	for i := range copied.Backends {
-		b := &copied.Backends[i]
-		b.Reason, b.Falls, b.Agent = "", 0, Wish{}
+	for i, b := range p.Backends {
+		plain := *b
+		plain.Reason, plain.Falls, plain.Agent = "", 0, Wish{}
+		copied.Backends[i] = &plain
 	}
 	return *copied
 }

@@ -64,7 +64,7 @@ func TestVerdictFields(t *testing.T) {
 }
 
 func TestUnjudged(t *testing.T) {
-	pool := Pool{Name: "web", Backends: []Backend{{ID: "1", Health: Unhealthy, Reason: "x", Falls: 2, Agent: Wish{Admin: Drain}}}}
+	pool := Pool{Name: "web", Backends: pointers([]Backend{{ID: "1", Health: Unhealthy, Reason: "x", Falls: 2, Agent: Wish{Admin: Drain}}})}
 	got := pool.Unjudged()
 	if b := got.Backends[0]; b.Reason != "" || b.Falls != 0 || b.Agent != (Wish{}) || b.Health != Unhealthy || got.version() != 1 {
 		t.Errorf("got %+v, want the health alone", b)

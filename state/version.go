@@ -3,7 +3,6 @@ package state
 import (
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // Version is the newest version of commands and snapshots that this binary
@@ -13,7 +12,7 @@ import (
 // A new operation, a new field, and a new value of an old field all need a new
 // version, because a binary that does not know them would stop or, worse, make
 // another view of the same log. Version rises by one for all that is released
-// together; the version methods below say what needs it.
+// together; the table of settings and the version methods below say what needs it.
 const Version = 4
 
 // ErrTooNew: the command or the snapshot has a version above Version. A newer
@@ -57,26 +56,15 @@ func (c *content) version() int {
 
 // version is the lowest in which a pool can be written.
 func (p *Pool) version() int {
-	version := max(p.HealthCheck.version(), backendsVersion(p.Backends))
-	if p.HashOn != "" || p.Strategy != RoundRobin && slices.Contains(strategies, p.Strategy) {
-		version = 4
-	}
-	if slices.Contains([]Duration{p.Timeouts.Try, p.Timeouts.Hedge, p.Limits.Open}, NoDuration) {
-		version = 4
-	}
-	if p.Sticky != (Sticky{}) || p.Outlier != (Outlier{}) || p.Panic != 0 || p.SlowStart != 0 {
-		version = 4
-	}
-	if p.Limits != (Limits{}) || p.Timeouts.Try != 0 || p.Timeouts.Hedge != 0 || p.ProxyProtocol != "" {
-		version = max(version, 3)
-	}
-	return version
+	return max(p.Settings.version(), backendsVersion(p.Backends))
 }
 
-func backendsVersion(backends []Backend) int {
+func backendsVersion(backends []*Backend) int {
 	version := 1
-	for i := range backends {
-		version = max(version, backends[i].version())
+	for _, b := range backends {
+		if b != nil { // else the command is refused
+			version = max(version, b.version())
+		}
 	}
 	return version
 }
@@ -93,7 +81,7 @@ func (b *Backend) version() int {
 // say what the operation says.
 
 func (*InitCluster) version() int   { return 1 }
-func (op *Seed) version() int       { return backendsVersion(op.Backends) }
+func (op *Seed) version() int       { return backendsVersion(pointers(op.Backends)) }
 func (op *CreatePool) version() int { return op.Pool.version() }
 func (op *UpdatePool) version() int { return op.Pool.version() }
 func (*DeletePool) version() int    { return 1 }

@@ -39,7 +39,10 @@ func eachField(path string, v reflect.Value, visit func(path string, field refle
 	case reflect.Struct:
 		for i := range v.NumField() {
 			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-			eachField(path+"."+name, v.Field(i), visit)
+			if name != "" { // else its fields stand with those around it
+				name = "." + name
+			}
+			eachField(path+name, v.Field(i), visit)
 		}
 	default:
 		visit(path, v)
@@ -182,15 +185,15 @@ func TestStrategiesNeedVersion4(t *testing.T) {
 		op   versioned
 		want int
 	}{
-		{&CreatePool{Pool: Pool{Name: "web", Strategy: RoundRobin}}, 1},
-		{&CreatePool{Pool: Pool{Name: "web", Strategy: "no such"}}, 1}, // which is refused all the same
-		{&CreatePool{Pool: Pool{Name: "web", Strategy: LeastTime}}, 4},
-		{&UpdatePool{Pool: Pool{Name: "web", Strategy: Hash}}, 4},
-		{&UpdatePool{Pool: Pool{Name: "web", HashOn: HashClient}}, 4},
-		{&UpdatePool{Pool: Pool{Name: "web", Sticky: Sticky{Cookie: StickyNone}}}, 4},
-		{&CreatePool{Pool: Pool{Name: "web", Sticky: Sticky{Cookie: "lb"}}}, 4},
-		{&Replace{Pools: []Pool{{Name: "web", Strategy: Random}}}, 4},
-		{&content{Pools: []*Pool{{Name: "api"}, {Name: "web", Strategy: P2C}}}, 4},
+		{&CreatePool{Pool: Pool{Name: "web", Settings: Settings{Strategy: RoundRobin}}}, 1},
+		{&CreatePool{Pool: Pool{Name: "web", Settings: Settings{Strategy: "no such"}}}, 1}, // which is refused all the same
+		{&CreatePool{Pool: Pool{Name: "web", Settings: Settings{Strategy: LeastTime}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{Strategy: Hash}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HashOn: HashClient}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{Sticky: Sticky{Cookie: StickyNone}}}}, 4},
+		{&CreatePool{Pool: Pool{Name: "web", Settings: Settings{Sticky: Sticky{Cookie: "lb"}}}}, 4},
+		{&Replace{Pools: []Pool{{Name: "web", Settings: Settings{Strategy: Random}}}}, 4},
+		{&content{Pools: []*Pool{{Name: "api"}, {Name: "web", Settings: Settings{Strategy: P2C}}}}, 4},
 	} {
 		if got := test.op.version(); got != test.want {
 			t.Errorf("%+v: got version %d, want %d", test.op, got, test.want)
@@ -206,18 +209,18 @@ func TestHealthNeedsVersion4(t *testing.T) {
 		op   versioned
 		want int
 	}{
-		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "tcp"}}}, 1},
-		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "grpc"}}}, 4},
-		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Method: "GET"}}}, 4},
-		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Headers: map[string]string{"X-Probe": ""}}}}, 4},
-		{&CreatePool{Pool: Pool{Name: "web", Limits: Limits{Failures: 5}, HealthCheck: HealthCheck{Port: 8081}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Type: "tcp"}}}}, 1},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Type: "grpc"}}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Method: "GET"}}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Headers: map[string]string{"X-Probe": ""}}}}}, 4},
+		{&CreatePool{Pool: Pool{Name: "web", Settings: Settings{Limits: Limits{Failures: 5}, HealthCheck: HealthCheck{Port: 8081}}}}, 4},
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Unhealthy}}}, 1},
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Unhealthy}, {BackendID: "2", Health: Unhealthy, Reason: "x"}}}, 4},
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Health: Healthy, Falls: 1}}}, 4},
 		{&SetHealth{Verdicts: []Verdict{{BackendID: "1", Agent: &Wish{}}}}, 4},
-		{&UpdatePool{Pool: Pool{Name: "web", HealthCheck: HealthCheck{Type: "agent"}}}, 4},
-		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{Agent: Wish{Weight: "50%"}}}}}}, 4},
-		{&content{Pools: []*Pool{{Name: "web", Backends: []Backend{{}, flapping}}}}, 4},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{HealthCheck: HealthCheck{Type: "agent"}}}}, 4},
+		{&content{Pools: []*Pool{{Name: "web", Backends: pointers([]Backend{{Agent: Wish{Weight: "50%"}}})}}}, 4},
+		{&content{Pools: []*Pool{{Name: "web", Backends: pointers([]Backend{{}, flapping})}}}, 4},
 	} {
 		if got := test.op.version(); got != test.want {
 			t.Errorf("%+v: got version %d, want %d", test.op, got, test.want)
@@ -228,17 +231,17 @@ func TestHealthNeedsVersion4(t *testing.T) {
 // A pool with a limit, or without one any more, is written so that an older binary
 // does not take it for another.
 func TestLimitsNeedVersion3(t *testing.T) {
-	limited := Pool{Name: "web", Limits: Limits{Failures: 5}}
+	limited := Pool{Name: "web", Settings: Settings{Limits: Limits{Failures: 5}}}
 	for _, test := range []struct {
 		op   versioned
 		want int
 	}{
 		{&CreatePool{Pool: Pool{Name: "web"}}, 1},
 		{&CreatePool{Pool: limited}, 3},
-		{&UpdatePool{Pool: Pool{Name: "web", Limits: Limits{Failures: NoLimit}}}, 3},
-		{&UpdatePool{Pool: Pool{Name: "web", Timeouts: Timeouts{Try: seconds(1)}}}, 3},
-		{&UpdatePool{Pool: Pool{Name: "web", ProxyProtocol: ProxyNone}}, 3},
-		{&UpdatePool{Pool: Pool{Name: "web", Timeouts: Timeouts{Hedge: seconds(1)}}}, 3},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{Limits: Limits{Failures: NoLimit}}}}, 3},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{Timeouts: Timeouts{Try: seconds(1)}}}}, 3},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{ProxyProtocol: ProxyNone}}}, 3},
+		{&UpdatePool{Pool: Pool{Name: "web", Settings: Settings{Timeouts: Timeouts{Hedge: seconds(1)}}}}, 3},
 		{&Replace{}, 2},
 		{&Replace{Pools: []Pool{limited}}, 3},
 		{&content{Pools: []*Pool{{Name: "api"}, &limited}}, 3},
@@ -252,7 +255,7 @@ func TestLimitsNeedVersion3(t *testing.T) {
 // What came with passive ejection, in commands and in snapshots, and what takes times away.
 func TestOutliersAndBackupsNeedVersion4(t *testing.T) {
 	with := func(change func(*Pool)) Pool {
-		p := Pool{Name: "web", Limits: Limits{Failures: 5}}
+		p := Pool{Name: "web", Settings: Settings{Limits: Limits{Failures: 5}}}
 		change(&p)
 		return p
 	}
@@ -265,9 +268,9 @@ func TestOutliersAndBackupsNeedVersion4(t *testing.T) {
 		&UpdatePool{Pool: with(func(p *Pool) { p.Outlier.MaxShare = NoLimit })},
 		&UpdatePool{Pool: with(func(p *Pool) { p.Panic = NoLimit })},
 		&UpdatePool{Pool: with(func(p *Pool) { p.SlowStart = NoDuration })},
-		&CreatePool{Pool: with(func(p *Pool) { p.Backends = []Backend{backend(1), spare} })},
-		&Replace{Pools: []Pool{with(func(p *Pool) { p.Backends = []Backend{spare} })}},
-		&content{Pools: []*Pool{{Name: "api", Backends: []Backend{spare}}}},
+		&CreatePool{Pool: with(func(p *Pool) { p.Backends = pointers([]Backend{backend(1), spare}) })},
+		&Replace{Pools: []Pool{with(func(p *Pool) { p.Backends = pointers([]Backend{spare}) })}},
+		&content{Pools: []*Pool{{Name: "api", Backends: pointers([]Backend{spare})}}},
 		&Seed{Backends: []Backend{spare}},
 		&AddBackend{Backend: spare},
 		&UpdateBackend{Patch: Backend{Backup: true}},

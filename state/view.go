@@ -64,7 +64,7 @@ func (v *View) Pool(name string) *Pool {
 // Backend returns the backend of that name, nil if there is none.
 func (p *Pool) Backend(name string) *Backend {
 	if i := p.findBackend(name); i >= 0 {
-		return &p.Backends[i]
+		return p.Backends[i]
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (r Route) compare(other Route) int {
 }
 
 func (p *Pool) findBackend(name string) int {
-	return slices.IndexFunc(p.Backends, func(b Backend) bool { return b.Name == name })
+	return slices.IndexFunc(p.Backends, func(b *Backend) bool { return b.Name == name })
 }
 
 // check says whether pools and routes are in the order that lookups rely on.
@@ -92,6 +92,9 @@ func (c *content) check() error {
 	for i, p := range c.Pools {
 		if p == nil || i > 0 && c.Pools[i-1].Name >= p.Name {
 			return fmt.Errorf("pool %d is missing or out of order", i)
+		}
+		if at := slices.Index(p.Backends, nil); at >= 0 {
+			return fmt.Errorf("backend %d of pool %s is missing", at, p.Name)
 		}
 	}
 	for i, r := range c.Routes {
@@ -120,7 +123,7 @@ func (c *content) putPool(p *Pool) {
 // the way to them.
 func without[T any](s []T, i int) []T { return slices.Concat(s[:i], s[i+1:]) }
 
-// clone copies a pool so that its backends can be changed.
+// clone copies a pool so that other backends can be put into it.
 func (p *Pool) clone() *Pool {
 	copied := *p
 	copied.Backends = slices.Clone(p.Backends)

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"encoding/json"
+	"strings"
 	"time"
 
 	"lbnode/cluster"
@@ -10,94 +12,44 @@ import (
 // timeFormat is how times are written: RFC 3339 in UTC, to the millisecond.
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// Pool is a pool as /v1 shows it.
+// Pool is a pool as /v1 shows it. What it gives can be written back as a PoolSpec.
 type Pool struct {
-	Name        string      `json:"name"`
-	Strategy    string      `json:"strategy"`
-	HashOn      string      `json:"hash_on,omitempty"` // left out where it is the client
-	HealthCheck HealthCheck `json:"health_check"`
-	Timeouts    Timeouts    `json:"timeouts"`
-	Limits      Limits      `json:"limits"`
-	Sticky      Sticky      `json:"sticky"`
-	WhenAllDown string      `json:"when_all_down"`
-	// Outlier, PanicThreshold, SlowStart and ProxyProtocol are left out where there is none.
-	Outlier        Outlier        `json:"outlier,omitzero"`
-	PanicThreshold int            `json:"panic_threshold,omitempty"`
-	SlowStart      state.Duration `json:"slow_start,omitzero"`
-	ProxyProtocol  string         `json:"proxy_protocol,omitempty"`
-	Backends       []Backend      `json:"backends"`
+	Name string `json:"name"`
+	state.Settings
+	Limits   state.Limits `json:"limits"` // these two are there also where they say nothing
+	Sticky   state.Sticky `json:"sticky"`
+	Backends []Backend    `json:"backends"`
 }
 
 // PoolSpec is a pool as it is written. What is left out takes the default when
-// the pool is created, and stays as it is when it is changed. The tag off is the value that
-// takes a setting away.
+// the pool is created, and stays as it is when it is changed.
 type PoolSpec struct {
-	Name           string         `json:"name,omitempty"`
-	Strategy       string         `json:"strategy,omitempty"`
-	HashOn         string         `json:"hash_on,omitempty" off:"client"`
-	HealthCheck    HealthCheck    `json:"health_check,omitzero"`
-	Timeouts       Timeouts       `json:"timeouts,omitzero"`
-	Limits         Limits         `json:"limits,omitzero"`
-	Sticky         Sticky         `json:"sticky,omitzero"`
-	WhenAllDown    string         `json:"when_all_down,omitempty"`
-	Outlier        Outlier        `json:"outlier,omitzero"`
-	PanicThreshold int            `json:"panic_threshold,omitempty" off:"-1"`
-	SlowStart      state.Duration `json:"slow_start,omitzero" off:"none"`
-	ProxyProtocol  string         `json:"proxy_protocol,omitempty" off:"none"`
-	Backends       []BackendSpec  `json:"backends,omitempty"` // on creation only
+	Name string `json:"name,omitempty"`
+	state.Settings
+	Backends []BackendSpec `json:"backends,omitempty"` // when it is changed, as they are
 }
 
-// HealthCheck is a [state.HealthCheck] of which parts may be left out in writing.
-type HealthCheck struct {
-	Type     string         `json:"type,omitempty"`
-	Path     string         `json:"path,omitempty"`
-	Interval state.Duration `json:"interval,omitzero"`
-	Timeout  state.Duration `json:"timeout,omitzero"`
-	Rise     int            `json:"rise,omitempty"`
-	Fall     int            `json:"fall,omitempty"`
-
-	UnhealthyInterval state.Duration    `json:"unhealthy_interval,omitzero" off:"none"`
-	Method            string            `json:"method,omitempty" off:"GET"`
-	Host              string            `json:"host,omitempty" off:"none"`
-	Status            string            `json:"status,omitempty" off:"200-399"`
-	Body              string            `json:"body,omitempty" off:"none"`
-	TLS               string            `json:"tls,omitempty" off:"auto"`
-	Port              int               `json:"port,omitempty" off:"-1"`
-	Service           string            `json:"service,omitempty" off:"none"`
-	Headers           map[string]string `json:"headers,omitempty"` // an empty value takes a header away
-}
-
-// Timeouts are [state.Timeouts] of which parts may be left out in writing.
-type Timeouts struct {
-	Connect state.Duration `json:"connect,omitzero"`
-	Request state.Duration `json:"request,omitzero"`
-	Try     state.Duration `json:"try,omitzero" off:"none"`
-	Hedge   state.Duration `json:"hedge,omitzero" off:"none"`
-}
-
-// Limits are [state.Limits]. What is not limited is left out; -1 takes a limit away, none the
-// time.
-type Limits struct {
-	Connections int            `json:"connections,omitempty" off:"-1"`
-	Pending     int            `json:"pending,omitempty" off:"-1"`
-	Failures    int            `json:"failures,omitempty" off:"-1"`
-	Open        state.Duration `json:"open,omitzero" off:"none"`
-}
-
-// Sticky is [state.Sticky]. Nothing is there where clients are not kept anywhere; the
-// cookie none takes it away.
-type Sticky struct {
-	Cookie string `json:"cookie,omitempty" off:"none"`
-	Drain  string `json:"drain,omitempty" off:"stay"`
-}
-
-// Outlier is a [state.Outlier]. What is off is left out; -1 takes a number away, none the
-// time.
-type Outlier struct {
-	Consecutive int            `json:"consecutive,omitempty" off:"-1"`
-	SuccessRate int            `json:"success_rate,omitempty" off:"-1"`
-	Time        state.Duration `json:"time,omitzero" off:"none"`
-	MaxShare    int            `json:"max_share,omitempty" off:"-1"`
+// MarshalJSON writes what is given.
+func (p PoolSpec) MarshalJSON() ([]byte, error) {
+	object := map[string]any{}
+	p.Each(func(path string, value any) {
+		group, key, nested := strings.Cut(path, ".")
+		if !nested {
+			object[path] = value
+			return
+		}
+		if object[group] == nil {
+			object[group] = map[string]any{}
+		}
+		object[group].(map[string]any)[key] = value
+	})
+	if p.Name != "" {
+		object["name"] = p.Name
+	}
+	if p.Backends != nil {
+		object["backends"] = p.Backends
+	}
+	return json.Marshal(object)
 }
 
 // Backend is a backend as /v1 shows it.
@@ -127,9 +79,9 @@ type Backend struct {
 	LastHealthCheck string `json:"last_health_check"`
 }
 
-// BackendSpec is a backend as it is written: its address is either URL, or
-// Protocol, Host and Port. What is left out takes the default when the backend is
-// created, and stays as it is when it is changed.
+// BackendSpec is a backend as it is written: its address is URL, or Protocol, Host and
+// Port, or both where they say the same. What is left out takes the default when the backend
+// is created, and stays as it is when it is changed.
 type BackendSpec struct {
 	Name     string      `json:"name,omitempty"`
 	URL      string      `json:"url,omitempty"`
@@ -154,27 +106,13 @@ type Route struct {
 type observed func(backendID string) *cluster.Observation
 
 func newPool(p *state.Pool, seen observed) Pool {
-	return Pool{
-		Name:           p.Name,
-		Strategy:       p.Strategy,
-		HashOn:         p.HashOn,
-		HealthCheck:    HealthCheck(p.HealthCheck),
-		Timeouts:       Timeouts(p.Timeouts),
-		Limits:         Limits(p.Limits),
-		Sticky:         Sticky(p.Sticky),
-		WhenAllDown:    p.WhenAllDown,
-		Outlier:        Outlier(p.Outlier),
-		PanicThreshold: p.Panic,
-		SlowStart:      p.SlowStart,
-		ProxyProtocol:  p.ProxyProtocol,
-		Backends:       newBackends(p, seen),
-	}
+	return Pool{p.Name, p.Settings, p.Limits, p.Sticky, newBackends(p, seen)}
 }
 
 func newBackends(p *state.Pool, seen observed) []Backend {
 	backends := make([]Backend, len(p.Backends))
 	for i := range p.Backends {
-		backends[i] = newBackend(&p.Backends[i], seen)
+		backends[i] = newBackend(p.Backends[i], seen)
 	}
 	return backends
 }

@@ -26,9 +26,9 @@ func TestClientRoundTrip(t *testing.T) {
 	ctx := t.Context()
 
 	pool, err := client.CreatePool(ctx, PoolSpec{
-		Name:        "web",
-		HealthCheck: HealthCheck{Path: "/healthz", Interval: state.Duration(time.Second)},
-		Backends:    []BackendSpec{{Name: "web-1", URL: "http://10.0.0.1:80"}},
+		Name:     "web",
+		Settings: state.Settings{HealthCheck: state.HealthCheck{Path: "/healthz", Interval: state.Duration(time.Second)}},
+		Backends: []BackendSpec{{Name: "web-1", URL: "http://10.0.0.1:80"}},
 	})
 	must(err)
 	want := state.DefaultHealthCheck()
@@ -36,16 +36,16 @@ func TestClientRoundTrip(t *testing.T) {
 	if !state.HealthCheck(pool.HealthCheck).Equal(want) {
 		t.Errorf("health check: got %+v, want %+v", pool.HealthCheck, want)
 	}
-	pool, err = client.UpdatePool(ctx, "web", PoolSpec{WhenAllDown: state.FailOpen})
+	pool, err = client.UpdatePool(ctx, "web", PoolSpec{Settings: state.Settings{WhenAllDown: state.FailOpen}})
 	must(err)
 	if pool.WhenAllDown != state.FailOpen || !state.HealthCheck(pool.HealthCheck).Equal(want) {
 		t.Errorf("changed pool: got %+v, want only when_all_down changed", pool)
 	}
-	check := HealthCheck{
+	check := state.HealthCheck{
 		Type: "http", Method: "HEAD", Host: "www.example.com", Status: "200-299,401", TLS: "insecure", Port: 8081,
 		UnhealthyInterval: state.Duration(2 * time.Second), Headers: map[string]string{"x-probe": "1"},
 	}
-	pool, err = client.UpdatePool(ctx, "web", PoolSpec{HealthCheck: check})
+	pool, err = client.UpdatePool(ctx, "web", PoolSpec{Settings: state.Settings{HealthCheck: check}})
 	must(err)
 	want.Method, want.Host, want.Status, want.TLS, want.Port = "HEAD", "www.example.com", "200-299,401", "insecure", 8081
 	want.UnhealthyInterval, want.Headers = state.Duration(2*time.Second), map[string]string{"X-Probe": "1"}

@@ -84,7 +84,7 @@ func (c *clusterCollector) collectView(gauge gaugeFunc) {
 	for _, pool := range view.Pools {
 		gauge(c.poolPanic, oneIf(slices.Contains(local.Panics, pool.Name)), pool.Name)
 		for i := range pool.Backends {
-			b := &pool.Backends[i]
+			b := pool.Backends[i]
 			gauge(c.backendUp, oneIf(b.Healthy()), pool.Name, b.Name)
 			gauge(c.backendInFlight, float64(local.Backends[b.ID].InFlight), pool.Name, b.Name)
 			gauge(c.backendEjected, oneIf(local.Backends[b.ID].Ejected != ""), pool.Name, b.Name)

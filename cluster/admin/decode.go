@@ -100,6 +100,7 @@ func fillObject(raw json.RawMessage, v reflect.Value, path string) error {
 	}
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.Token() // the brace
+	readBefore := readHere(raw, v.Type())
 	var given []string
 	for decoder.More() {
 		token, err := decoder.Token()
@@ -111,6 +112,13 @@ func fillObject(raw json.RawMessage, v reflect.Value, path string) error {
 			return badRequest(join(path, key), fmt.Sprintf("%q is given twice", join(path, key)), "")
 		}
 		given = append(given, key)
+		if readBefore && isClusters(v.Type(), key) {
+			var value json.RawMessage
+			if err := decoder.Decode(&value); err != nil {
+				return badJSON(err)
+			}
+			continue
+		}
 		if err := fillKey(decoder, v, path, key); err != nil {
 			return err
 		}
@@ -118,41 +126,54 @@ func fillObject(raw json.RawMessage, v reflect.Value, path string) error {
 	return nil
 }
 
+// readHere says whether a backend that is written carries all that only reading it gives: then
+// it is sent back as it was, and what belongs to the cluster is passed over.
+func readHere(raw json.RawMessage, t reflect.Type) bool {
+	var backend struct{ ID, Health, Since *string }
+	return t == reflect.TypeFor[BackendSpec]() && json.Unmarshal(raw, &backend) == nil &&
+		backend.ID != nil && backend.Health != nil && backend.Since != nil
+}
+
+// isClusters says whether a key is there in reading only.
+func isClusters(t reflect.Type, key string) bool {
+	return t == reflect.TypeFor[BackendSpec]() && !slices.Contains(keysOf(t), key) && slices.Contains(keysOf(reflect.TypeFor[Backend]()), key)
+}
+
 // fillKey sets the field of v that belongs to key to the decoder's next value.
 func fillKey(decoder *json.Decoder, v reflect.Value, path, key string) error {
-	i := slices.Index(keysOf(v.Type()), key)
-	if i < 0 {
+	at, found := fieldOf(v.Type(), key)
+	if !found {
 		return unknownKey(v.Type(), path, key)
 	}
 	var value json.RawMessage
 	if err := decoder.Decode(&value); err != nil {
 		return badJSON(err)
 	}
-	field, isObject := v.Type().Field(i), v.Field(i).Kind() == reflect.Struct
-	isNull := value[0] == 'n'
+	field := v.FieldByIndex(at.Index)
+	isNull, isObject := value[0] == 'n', field.Kind() == reflect.Struct
 	if !isNull {
-		if err := fill(value, v.Field(i), join(path, key)); err != nil {
+		if err := fill(value, field, join(path, key)); err != nil {
 			return err
 		}
 	}
-	if isNull || v.Field(i).IsZero() && field.Tag.Get("zero") != "allowed" && !isObject {
-		return invalid(join(path, key), "must not be %s; %sto leave it as it is, leave it out", clip(value), insteadOfZero(field))
+	if isNull || field.IsZero() && at.Tag.Get("zero") != "allowed" && !isObject {
+		return invalid(join(path, key), "must not be %s; %sto leave it as it is, leave it out", clip(value), insteadOfZero(at, join(path, key)))
 	}
 	return nil
 }
 
 // insteadOfZero says what somebody may want who gives a field no value, and how that is said.
-func insteadOfZero(field reflect.StructField) string {
-	off := field.Tag.Get("off")
-	switch {
-	case field.Tag.Get("zero") != "" && field.Tag.Get("zero") != "allowed":
-		return field.Tag.Get("zero") + "; "
-	case off == "":
-		return ""
-	case field.Type != reflect.TypeFor[int]():
-		off = strconv.Quote(off)
+func insteadOfZero(field reflect.StructField, path string) string {
+	if hint := field.Tag.Get("zero"); hint != "" && hint != "allowed" {
+		return hint + "; "
 	}
-	return "to take it away give " + off + "; "
+	switch off := state.Off(path).(type) {
+	case string:
+		return "to take it away give " + strconv.Quote(off) + "; "
+	case int:
+		return "to take it away give " + strconv.Itoa(off) + "; "
+	}
+	return ""
 }
 
 func fillList(raw json.RawMessage, v reflect.Value, path string) error {
@@ -196,17 +217,34 @@ func describe(v reflect.Value) string {
 	return "a string"
 }
 
+// fieldOf finds the field of a struct, or of one embedded in it, that has a JSON name.
+func fieldOf(t reflect.Type, key string) (reflect.StructField, bool) {
+	for _, field := range reflect.VisibleFields(t) {
+		if nameOf(field) == key && !field.Anonymous {
+			return field, true
+		}
+	}
+	return reflect.StructField{}, false
+}
+
 // keysOf lists the JSON names of a struct's fields, in their order.
 func keysOf(t reflect.Type) []string {
-	keys := make([]string, t.NumField())
-	for i := range keys {
-		keys[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	var keys []string
+	for _, field := range reflect.VisibleFields(t) {
+		if !field.Anonymous {
+			keys = append(keys, nameOf(field))
+		}
 	}
 	return keys
 }
 
+func nameOf(field reflect.StructField) string {
+	name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+	return name
+}
+
 func unknownKey(t reflect.Type, path, key string) error {
-	if t == reflect.TypeFor[BackendSpec]() && slices.Contains(keysOf(reflect.TypeFor[Backend]()), key) {
+	if isClusters(t, key) {
 		return invalid(join(path, key), "belongs to the cluster and cannot be written: leave it out")
 	}
 	name := clip([]byte(join(path, key)))

@@ -178,15 +178,18 @@ func TestBackendURL(t *testing.T) {
 	}
 }
 
-func TestBackendAddressIsGivenOnce(t *testing.T) {
+func TestBackendAddressGivenTwice(t *testing.T) {
 	for _, spec := range []BackendSpec{
-		{URL: "http://h", Host: "h"},
-		{URL: "http://h", Port: 80},
-		{URL: "http://h", Protocol: "http"},
+		{URL: "http://h", Host: "g"},
+		{URL: "http://h", Port: 81},
+		{URL: "http://h", Protocol: "https"},
 	} {
 		if _, err := spec.patch(); err == nil || err.Field != "url" {
 			t.Errorf("%+v: got %v, want an error in url", spec, err)
 		}
+	}
+	if got, err := (BackendSpec{URL: "http://[2001:DB8::1]", Protocol: "http", Host: "2001:db8::1", Port: 80}).patch(); err != nil || got.Host != "2001:db8::1" {
+		t.Errorf("got %+v, %v, want what says the same to be taken", got, err)
 	}
 }
 

@@ -232,7 +232,7 @@ func webPool(t *testing.T) *fakeCluster {
 	c := newFakeCluster()
 	c.apply(t,
 		&state.InitCluster{ClusterID: "c1"},
-		&state.CreatePool{Pool: state.Pool{Name: "web", Backends: []state.Backend{{ID: "b1", Name: "web-1", Host: "10.0.0.1", Port: 80}}}},
+		&state.CreatePool{Pool: state.Pool{Name: "web", Backends: []*state.Backend{{ID: "b1", Name: "web-1", Host: "10.0.0.1", Port: 80}}}},
 		&state.CreatePool{Pool: state.Pool{Name: "idle"}},
 		&state.PutRoute{Route: state.Route{Path: "/", Pool: "web"}},
 	)

@@ -66,6 +66,9 @@ func (s *Server) createPool(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(w, r, &spec); err != nil {
 		return err
 	}
+	if err := spec.Settings.Effect(state.DefaultSettings()); err != nil {
+		return err
+	}
 	pool, err := spec.pool()
 	if err != nil {
 		return err
@@ -85,18 +88,29 @@ func (s *Server) updatePool(w http.ResponseWriter, r *http.Request) error {
 	if err := sameName(spec.Name, name); err != nil {
 		return err
 	}
-	if spec.Backends != nil {
-		return invalid("backends", "cannot be changed as a whole; change them one by one at %s/backends", poolPath(name))
-	}
-	pool, err := spec.pool()
+	old, err := poolOf(s.cluster.View(), r)
 	if err != nil {
 		return err
 	}
-	pool.Name = name
-	if err := s.propose(r, &state.UpdatePool{Pool: pool}); err != nil {
+	if spec.Backends != nil && !sameBackends(spec.Backends, old.Backends) {
+		return invalid("backends", "cannot be changed as a whole; change them one by one at %s/backends", poolPath(name))
+	}
+	if err := spec.Settings.Effect(old.Settings); err != nil {
+		return err
+	}
+	if err := s.propose(r, &state.UpdatePool{Pool: state.Pool{Name: name, Settings: spec.Settings}}); err != nil {
 		return err
 	}
 	return s.answerPool(w, r, http.StatusOK, name)
+}
+
+// sameBackends says whether the specs are those of the backends, in their order, so that
+// nothing is to be changed.
+func sameBackends(specs []BackendSpec, backends []*state.Backend) bool {
+	return slices.EqualFunc(specs, backends, func(spec BackendSpec, b *state.Backend) bool {
+		patch, err := spec.patch()
+		return err == nil && spec.Name == b.Name && b.Keeps(patch)
+	})
 }
 
 // sameName refuses a change of name: traffic, metrics and routes hang on it.

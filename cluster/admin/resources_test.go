@@ -67,9 +67,9 @@ func TestStatusCodes(t *testing.T) {
 		{name: "make it none", method: "PATCH", path: "/v1/pools/web/backends/web-1", body: `{"backup":false}`, status: 200, in: `"weight":1,"admin"`},
 		{name: "make it something", method: "PATCH", path: "/v1/pools/web/backends/web-1", body: `{"backup":"maybe"}`, status: 422, field: "backup", in: `must be true or false`},
 		{name: "outliers", method: "PATCH", path: "/v1/pools/web", body: `{"outlier":{"consecutive":5,"time":"20s"},"panic_threshold":30,"slow_start":"1m"}`, status: 200,
-			in: `"outlier":{"consecutive":5,"time":"20s"},"panic_threshold":30,"slow_start":"1m0s"`},
+			in: `"outlier":{"consecutive":5,"time":"20s"},"when_all_down":"reject","panic_threshold":30,"slow_start":"1m0s"`},
 		{name: "no outliers", method: "PATCH", path: "/v1/pools/web", body: `{"outlier":{"consecutive":-1,"time":"none"},"panic_threshold":-1,"slow_start":"none"}`, status: 200,
-			in: `"when_all_down":"reject","backends"`},
+			in: `"when_all_down":"reject","limits":{},"sticky":{},"backends"`},
 		{name: "panic above all", method: "PATCH", path: "/v1/pools/web", body: `{"panic_threshold":101}`, status: 422, field: "panic_threshold"},
 		{name: "change no backend", method: "PATCH", path: "/v1/pools/web/backends/x", body: `{"weight":2}`, status: 404, field: "backend"},
 		{name: "remove backend", method: "DELETE", path: "/v1/pools/web/backends/web-1", status: 204},
@@ -236,4 +236,48 @@ func TestBackendShape(t *testing.T) {
 	if got := compact(t, []byte(got)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+}
+
+// TestWhatIsReadCanBeWritten: a pool as GET gives it is taken by PATCH, which changes nothing,
+// and by POST in place of the pool, which makes the same.
+func TestWhatIsReadCanBeWritten(t *testing.T) {
+	url := "http://" + serve(t, webPool(t), Config{})
+	send := func(method, path, body string) (int, string) {
+		got := ask(t, method, url+path, body)
+		return got.status, got.body
+	}
+	full := `{"name":"full","strategy":"hash","hash_on":"cookie:session","sticky":{"cookie":"lb","drain":"move"},` +
+		`"limits":{"connections":5,"pending":6,"failures":7,"open":"3s"},"outlier":{"consecutive":5,"time":"20s","max_share":10},` +
+		`"timeouts":{"try":"1s","hedge":"200ms"},"health_check":{"status":"200","host":"h","headers":{"X-Probe":"1"},"port":81,"tls":"off","unhealthy_interval":"1s"},` +
+		`"when_all_down":"fail_open","panic_threshold":30,"slow_start":"1m","proxy_protocol":"v2",` +
+		`"backends":[{"name":"a","url":"http://h:81","weight":3},{"name":"b","url":"https://[2001:db8::1]","backup":true,"admin":"drain"}]}`
+	if status, body := send("POST", "/v1/pools", full); status != 201 {
+		t.Fatalf("got %d %s", status, body)
+	}
+	_, read := send("GET", "/v1/pools/full", "")
+	if status, body := send("PATCH", "/v1/pools/full", read); status != 200 || body != read {
+		t.Errorf("PATCH: got %d\n%s, want\n%s", status, body, read)
+	}
+	other := strings.Replace(read, `"weight":3`, `"weight":4`, 1)
+	if status, body := send("PATCH", "/v1/pools/full", other); status != 422 || !strings.Contains(body, "one by one") {
+		t.Errorf("PATCH of a backend: got %d %s, want it to be refused", status, body)
+	}
+	for _, name := range []string{"a", "b"} {
+		path := "/v1/pools/full/backends/" + name
+		_, read := send("GET", path, "")
+		if status, body := send("PATCH", path, read); status != 200 || body != read {
+			t.Errorf("PATCH of backend %s: got %d\n%s, want\n%s", name, status, body, read)
+		}
+	}
+	if status, body := send("DELETE", "/v1/pools/full", ""); status != 204 {
+		t.Fatalf("got %d %s", status, body)
+	}
+	if status, body := send("POST", "/v1/pools", read); status != 201 || ownless(body) != ownless(read) {
+		t.Errorf("POST: got %d\n%s, want\n%s", status, body, read)
+	}
+}
+
+// ownless leaves out what a new backend has of its own.
+func ownless(pool string) string {
+	return regexp.MustCompile(`"(id|since)":"[^"]*"`).ReplaceAllString(pool, "")
 }

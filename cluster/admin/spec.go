@@ -17,27 +17,14 @@ func invalid(field, format string, args ...any) *state.Error {
 
 // pool gives the pool that the spec asks for, its backends with new ids.
 func (p PoolSpec) pool() (state.Pool, error) {
-	pool := state.Pool{
-		Name:          p.Name,
-		Strategy:      p.Strategy,
-		HashOn:        p.HashOn,
-		HealthCheck:   state.HealthCheck(p.HealthCheck),
-		Timeouts:      state.Timeouts(p.Timeouts),
-		Limits:        state.Limits(p.Limits),
-		Sticky:        state.Sticky(p.Sticky),
-		WhenAllDown:   p.WhenAllDown,
-		Outlier:       state.Outlier(p.Outlier),
-		Panic:         p.PanicThreshold,
-		SlowStart:     p.SlowStart,
-		ProxyProtocol: p.ProxyProtocol,
-	}
+	pool := state.Pool{Name: p.Name, Settings: p.Settings}
 	for i, spec := range p.Backends {
 		b, err := spec.Backend()
 		if err != nil {
 			err.Field = fmt.Sprintf("backends[%d].%s", i, err.Field)
 			return state.Pool{}, err
 		}
-		pool.Backends = append(pool.Backends, b)
+		pool.Backends = append(pool.Backends, &b)
 	}
 	return pool, nil
 }
@@ -64,15 +51,20 @@ func (b BackendSpec) patch() (state.Backend, *state.Error) {
 	backend := state.Backend{Name: b.Name, Protocol: b.Protocol, Host: b.Host, Port: b.Port, Weight: b.Weight, Admin: b.Admin}
 	backend.Backup = b.Backup != nil && *b.Backup
 	if b.URL != "" {
-		if b.Protocol != "" || b.Host != "" || b.Port != 0 {
-			return state.Backend{}, invalid("url", "stands for protocol, host and port; give it or them, not both")
-		}
 		if err := parseURL(b.URL, &backend); err != nil {
 			return state.Backend{}, err
+		}
+		if !sameOrAbsent(b.Protocol, backend.Protocol) || !sameOrAbsent(plainHost(b.Host), plainHost(backend.Host)) || !sameOrAbsent(b.Port, backend.Port) {
+			return state.Backend{}, invalid("url", "stands for protocol, host and port, which say something else; give it or them")
 		}
 	}
 	backend.Host = plainHost(backend.Host)
 	return backend, nil
+}
+
+func sameOrAbsent[T comparable](given, want T) bool {
+	var absent T
+	return given == absent || given == want
 }
 
 // parseURL takes protocol, host and port out of a backend's url. A lone "/" as

@@ -199,7 +199,7 @@ func newClusterPool(p *state.Pool, nodes []cluster.NodeStatus, now time.Time) Cl
 		}
 	}
 	for i := range p.Backends {
-		b := &p.Backends[i]
+		b := p.Backends[i]
 		if b.Healthy() {
 			pool.HealthyBackends++
 		}

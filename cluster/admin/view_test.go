@@ -21,7 +21,7 @@ func threeNodes(t *testing.T) *fakeCluster {
 	c := newFakeCluster()
 	c.apply(t,
 		&state.InitCluster{ClusterID: "c1"},
-		&state.CreatePool{Pool: state.Pool{Name: "web", Backends: []state.Backend{
+		&state.CreatePool{Pool: state.Pool{Name: "web", Backends: []*state.Backend{
 			{ID: "b1", Name: "web-1", Host: "10.0.0.1", Port: 3001},
 			{ID: "b2", Name: "web-2", Host: "10.0.0.2", Port: 3001, Weight: 2, Admin: state.Drain},
 		}}},
@@ -179,7 +179,7 @@ func TestAgentsWishIsShown(t *testing.T) {
 		{state.Wish{Weight: "0%"}, state.Drain, "0%", "2 (agent 0%)  ready (agent drain)  healthy"},
 	} {
 		b := state.Backend{ID: "b", Name: "b", Protocol: "http", Host: "h", Port: 1, Weight: 2, Admin: state.Ready, Health: state.Healthy, Agent: test.agent}
-		pool := newClusterPool(&state.Pool{Backends: []state.Backend{b}}, nil, now())
+		pool := newClusterPool(&state.Pool{Backends: []*state.Backend{&b}}, nil, now())
 		shown := newBackend(&b, func(string) *cluster.Observation { return nil })
 		if got := pool.Backends[0]; got.AgentAdmin != test.admin || got.AgentWeight != test.weight || got.Admin != state.Ready || got.Weight != 2 {
 			t.Errorf("%+v: got %+v in /cluster", test.agent, got)

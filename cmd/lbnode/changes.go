@@ -6,7 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
+	"strings"
 
 	"lbnode/state"
 )
@@ -44,7 +44,7 @@ func describe(c *state.Replace) map[string]string {
 		p := &c.Pools[i]
 		lines["pool "+p.Name] = describePool(p)
 		for place, b := range p.Backends {
-			lines["backend "+p.Name+"/"+b.Name] = describeBackend(&b, place)
+			lines["backend "+p.Name+"/"+b.Name] = describeBackend(b, place)
 		}
 	}
 	for _, r := range c.Routes {
@@ -61,66 +61,19 @@ func describeBackend(b *state.Backend, place int) string {
 	return fmt.Sprintf("%s, weight %d%s, %s, place %d, id %s", b.URL(), b.Weight, role, b.Admin, place+1, b.ID)
 }
 
-// describePool tells the settings in the order in which the API has them.
+// describePool tells each setting that there is, in the order of the table of settings.
 func describePool(p *state.Pool) string {
-	all := p.Strategy
-	if p.HashOn != "" {
-		all += ", hash on " + p.HashOn
-	}
-	all += describeCheck(&p.HealthCheck)
-	all += fmt.Sprintf(", timeouts connect %s, request %s", p.Timeouts.Connect, p.Timeouts.Request)
-	if p.Timeouts.Try > 0 {
-		all += fmt.Sprintf(", try %s", p.Timeouts.Try)
-	}
-	if p.Timeouts.Hedge > 0 {
-		all += fmt.Sprintf(", hedge %s", p.Timeouts.Hedge)
-	}
-	if l := p.Limits; l != (state.Limits{}) {
-		all += fmt.Sprintf(", limits connections %d, pending %d, failures %d, open %s", l.Connections, l.Pending, l.Failures, l.Open)
-	}
-	if p.Sticky != (state.Sticky{}) {
-		all += fmt.Sprintf(", sticky by the cookie %s, drain %s", p.Sticky.Cookie, cmp.Or(p.Sticky.Drain, state.StickyStay))
-	}
-	all += ", when all are down " + p.WhenAllDown
-	if o := p.Outlier; o != (state.Outlier{}) {
-		all += fmt.Sprintf(", outlier consecutive %d, success rate %d, time %s, max share %d", o.Consecutive, o.SuccessRate, o.Time, o.MaxShare)
-	}
-	if p.Panic > 0 {
-		all += fmt.Sprintf(", panic threshold %d", p.Panic)
-	}
-	if p.SlowStart > 0 {
-		all += fmt.Sprintf(", slow start %s", p.SlowStart)
-	}
-	if p.ProxyProtocol != "" {
-		all += ", PROXY protocol " + p.ProxyProtocol
-	}
-	return all
-}
-
-// describeCheck tells, of what most checks do not have, only what there is.
-func describeCheck(h *state.HealthCheck) string {
-	all := fmt.Sprintf(", check %s %s every %s within %s, rise %d, fall %d", h.Type, h.Path, h.Interval, h.Timeout, h.Rise, h.Fall)
-	if h.UnhealthyInterval > 0 {
-		all += fmt.Sprintf(", check every %s while unhealthy", h.UnhealthyInterval)
-	}
-	port, body := "", ""
-	if h.Port > 0 {
-		port = strconv.Itoa(h.Port)
-	}
-	if h.Body != "" {
-		body = strconv.Quote(h.Body)
-	}
-	for _, part := range []struct{ what, value string }{
-		{"method", h.Method}, {"host", h.Host}, {"status", h.Status}, {"body", body}, {"TLS", h.TLS}, {"port", port}, {"service", h.Service},
-	} {
-		if part.value != "" {
-			all += fmt.Sprintf(", check %s %s", part.what, part.value)
+	var words []string
+	p.Each(func(path string, value any) {
+		if headers, ok := value.(map[string]string); ok {
+			for _, name := range slices.Sorted(maps.Keys(headers)) {
+				words = append(words, fmt.Sprintf("%s %s: %q", path, name, headers[name]))
+			}
+			return
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(h.Headers)) {
-		all += fmt.Sprintf(", check header %s: %s", name, h.Headers[name])
-	}
-	return all
+		words = append(words, fmt.Sprintf("%s %v", path, value))
+	})
+	return strings.Join(words, ", ")
 }
 
 func writeChanges(w io.Writer, changes []change) {

@@ -182,7 +182,7 @@ func TestBackendListSaysWhy(t *testing.T) {
 	mustRun(t, "backend add web-1 http://10.0.0.11:8080 -weight 4")
 	b := c.View().Pool("default").Backends[0]
 	for _, op := range []state.Op{
-		&state.UpdatePool{Pool: state.Pool{Name: "default", HealthCheck: state.HealthCheck{Type: state.CheckAgent, Port: 81}}},
+		&state.UpdatePool{Pool: state.Pool{Name: "default", Settings: state.Settings{HealthCheck: state.HealthCheck{Type: state.CheckAgent, Port: 81}}}},
 		&state.SetHealth{Verdicts: []state.Verdict{{
 			BackendID: b.ID, URL: b.URL(), Health: state.Unhealthy, Reason: "lb2: agent: down, disk full", Agent: &state.Wish{Admin: state.Drain, Weight: "50%"},
 		}}},
@@ -201,7 +201,7 @@ func TestBackendListSaysWhy(t *testing.T) {
 func TestBackendOfWhichPool(t *testing.T) {
 	c := soloAPI(t)
 	for _, pool := range []string{"api", "web"} {
-		if _, err := c.Propose(t.Context(), cluster.Write{Op: &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []state.Backend{
+		if _, err := c.Propose(t.Context(), cluster.Write{Op: &state.CreatePool{Pool: state.Pool{Name: pool, Backends: []*state.Backend{
 			{ID: pool, Name: "both", Host: "h", Port: 80}, {ID: pool + "x", Name: "only-" + pool, Host: "h", Port: 81},
 		}}}}); err != nil {
 			t.Fatal(err)

@@ -21,7 +21,7 @@ func TestEjectionBecomesAVerdict(t *testing.T) {
 	var broken atomic.Bool
 	broken.Store(true)
 	var pool admin.PoolSpec
-	pool.Name, pool.Outlier = "default", admin.Outlier{Consecutive: 3, Time: state.Duration(2 * time.Second)}
+	pool.Name, pool.Outlier = "default", state.Outlier{Consecutive: 3, Time: state.Duration(2 * time.Second)}
 	for i := range 3 {
 		name := fmt.Sprintf("web-%d", i+1)
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

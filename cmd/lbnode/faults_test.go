@@ -93,8 +93,9 @@ func startTrial(t *testing.T, nodes []*lb, backends ...string) *trial {
 	}
 	startAll(nodes)
 	whole(t, nodes)
-	pool := admin.PoolSpec{Name: "default", HealthCheck: admin.HealthCheck{ // half a minute to judge a backend unhealthy: a slow machine is no reason
+	pool := admin.PoolSpec{Name: "default", Settings: state.Settings{HealthCheck: state.HealthCheck{ // half a minute to judge a backend unhealthy: a slow machine is no reason
 		Interval: state.Duration(2 * time.Second), Timeout: state.Duration(2 * time.Second), Fall: 15,
+	},
 	}}
 	client := nodes[0].client
 	insist(t, "the pool is made", func() error { _, err := client.CreatePool(t.Context(), pool); return err })

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"lbnode/cluster/admin"
+	"lbnode/state"
 )
 
 // lockstep sends one request to each of the nodes at once, so many times, and gives the
@@ -41,7 +42,7 @@ func TestNodesAreNotInStep(t *testing.T) {
 			nodes := newLBs(t, test.nodes)
 			startAll(nodes)
 			whole(t, nodes)
-			makePool(t, nodes, admin.PoolSpec{Name: "even", HealthCheck: calm, Backends: locals(t, slices.Repeat([]int{1}, test.backends)...)})
+			makePool(t, nodes, admin.PoolSpec{Name: "even", Settings: state.Settings{HealthCheck: calm}, Backends: locals(t, slices.Repeat([]int{1}, test.backends)...)})
 			want := (test.nodes + test.backends - 1) / test.backends
 			for range amount(1, 10) {
 				inStep := lockstep(t, nodes, 12)
@@ -75,7 +76,7 @@ func TestNodesThatJoinAreNotInStep(t *testing.T) {
 			nodes := []*lb{loneLB(t, "lb1")}
 			nodes[0].start()
 			whole(t, nodes)
-			makePool(t, nodes, admin.PoolSpec{Name: "even", HealthCheck: calm, Backends: locals(t, 1, 1, 1)})
+			makePool(t, nodes, admin.PoolSpec{Name: "even", Settings: state.Settings{HealthCheck: calm}, Backends: locals(t, 1, 1, 1)})
 			for _, name := range []string{"lb2", "lb3"} {
 				n := loneLB(t, name, "-join", own(nodes[0].view()).Addr)
 				n.start()

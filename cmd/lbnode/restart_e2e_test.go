@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lbnode/cluster/admin"
+	"lbnode/state"
 )
 
 // A node that comes back serves the view that it kept as soon as it listens: whoever
@@ -20,7 +21,7 @@ func TestRestartedNodeServesAtOnce(t *testing.T) {
 	n := nodes[0]
 	n.start()
 	whole(t, nodes)
-	makePool(t, nodes, admin.PoolSpec{Name: "even", HealthCheck: calm, Backends: locals(t, 1)})
+	makePool(t, nodes, admin.PoolSpec{Name: "even", Settings: state.Settings{HealthCheck: calm}, Backends: locals(t, 1)})
 	var refused, answered atomic.Int64
 	for range amount(5, 100) {
 		n.signal(syscall.SIGTERM)

@@ -19,7 +19,7 @@ import (
 
 // calm are probes by which a crowded machine is no reason to judge a backend unhealthy:
 // what is counted here would not be what it seems.
-var calm = admin.HealthCheck{Interval: state.Duration(2 * time.Second), Timeout: state.Duration(2 * time.Second), Fall: 15}
+var calm = state.HealthCheck{Interval: state.Duration(2 * time.Second), Timeout: state.Duration(2 * time.Second), Fall: 15}
 
 // makePool makes a pool, and a route to it by its name, and waits until all nodes send
 // its backends requests.
@@ -234,7 +234,7 @@ func TestRoundRobinIsExact(t *testing.T) {
 		}, func(s shares) { delete(s, "web-4") }},
 	}
 	for name, weights := range map[string][]int{"even": {1, 1, 1}, "weighted": {3, 2, 1}} {
-		makePool(t, nodes, admin.PoolSpec{Name: name, HealthCheck: calm, Backends: locals(t, weights...)})
+		makePool(t, nodes, admin.PoolSpec{Name: name, Settings: state.Settings{HealthCheck: calm}, Backends: locals(t, weights...)})
 		want := shares{"web-1": weights[0], "web-2": weights[1], "web-3": weights[2]}
 		ta := newTally("/" + name)
 		for range amount(1, 50) {
@@ -281,11 +281,11 @@ func TestRoundRobinThroughHealth(t *testing.T) {
 	backend, addr := newBackend(t, "web-3")
 	backend.start()
 	whole(t, nodes)
-	check := admin.HealthCheck{Interval: state.Duration(time.Second), Timeout: state.Duration(time.Second), Rise: 1, Fall: 3}
+	check := state.HealthCheck{Interval: state.Duration(time.Second), Timeout: state.Duration(time.Second), Rise: 1, Fall: 3}
 	ta := newTally("")
 	for i := range amount(1, 20) { // each with a pool of its own: a backend that dies often is not trusted for a while
 		name := fmt.Sprint("even", i)
-		makePool(t, nodes, admin.PoolSpec{Name: name, HealthCheck: check, Backends: append(locals(t, 1, 1), admin.BackendSpec{Name: "web-3", URL: "http://" + addr})})
+		makePool(t, nodes, admin.PoolSpec{Name: name, Settings: state.Settings{HealthCheck: check}, Backends: append(locals(t, 1, 1), admin.BackendSpec{Name: "web-3", URL: "http://" + addr})})
 		ta.path = "/" + name
 		ta.period(t, "all are well", nodes, shares{"web-1": 1, "web-2": 1, "web-3": 1}, 4, 1+rand.IntN(20))
 		backend.kill()
@@ -325,7 +325,7 @@ func TestRoundRobinThroughReelection(t *testing.T) {
 	nodes := newLBs(t, 3)
 	startAll(nodes)
 	whole(t, nodes)
-	makePool(t, nodes, admin.PoolSpec{Name: "even", HealthCheck: calm, Backends: locals(t, 1, 1, 1)})
+	makePool(t, nodes, admin.PoolSpec{Name: "even", Settings: state.Settings{HealthCheck: calm}, Backends: locals(t, 1, 1, 1)})
 	even := shares{"web-1": 1, "web-2": 1, "web-3": 1}
 	for range amount(1, 30) {
 		lead, rest := roles(t, nodes)

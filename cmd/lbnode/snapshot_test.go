@@ -126,7 +126,7 @@ func TestChangesShowEveryField(t *testing.T) {
 	newConfig := func() *state.Replace {
 		return &state.Replace{
 			Routes: []state.Route{{Host: "h", Path: "/", Pool: "p"}},
-			Pools:  []state.Pool{{Name: "p", Backends: []state.Backend{{ID: "1", Name: "b"}}}},
+			Pools:  []state.Pool{{Name: "p", Backends: []*state.Backend{{ID: "1", Name: "b"}}}},
 		}
 	}
 	if got := changesBetween(newConfig(), newConfig()); len(got) != 0 {

@@ -59,9 +59,9 @@ func openHouse(t *testing.T, nodes []*lb) *house {
 	}
 	startAll(nodes)
 	whole(t, nodes)
-	check := admin.HealthCheck{Interval: state.Duration(time.Second), Timeout: state.Duration(time.Second), Rise: 1, Fall: 3}
+	check := state.HealthCheck{Interval: state.Duration(time.Second), Timeout: state.Duration(time.Second), Rise: 1, Fall: 3}
 	for _, strategy := range h.pools {
-		pool := admin.PoolSpec{Name: strategy, Strategy: strategy, HealthCheck: check, Sticky: admin.Sticky{Cookie: "lb"}, Backends: backends}
+		pool := admin.PoolSpec{Name: strategy, Settings: state.Settings{Strategy: strategy, HealthCheck: check, Sticky: state.Sticky{Cookie: "lb"}}, Backends: backends}
 		if strategy == state.Hash {
 			pool.HashOn = "query:who"
 		}
@@ -361,7 +361,7 @@ func (h *house) drainBy(t *testing.T, what string) {
 	t.Helper()
 	for _, pool := range h.pools {
 		insist(t, "the change is made", func() error {
-			_, err := h.nodes[0].client.UpdatePool(t.Context(), pool, admin.PoolSpec{Sticky: admin.Sticky{Cookie: "lb", Drain: what}})
+			_, err := h.nodes[0].client.UpdatePool(t.Context(), pool, admin.PoolSpec{Settings: state.Settings{Sticky: state.Sticky{Cookie: "lb", Drain: what}}})
 			return err
 		})
 	}

@@ -94,11 +94,12 @@ func (p *patient) health() string {
 func startWard(t *testing.T, size int) *ward {
 	w := &ward{nodes: newLBs(t, size)}
 	pool := admin.PoolSpec{
-		Name:        "default",
-		HealthCheck: admin.HealthCheck{Path: "/healthz", Interval: state.Duration(time.Second), Timeout: state.Duration(time.Second), Rise: 2, Fall: 2},
-		Timeouts:    admin.Timeouts{Request: state.Duration(5 * time.Second)}, // less than a node is stopped for
-		Limits:      admin.Limits{Failures: 5},
-		Outlier:     admin.Outlier{Consecutive: 5},
+		Name: "default",
+		Settings: state.Settings{HealthCheck: state.HealthCheck{Path: "/healthz", Interval: state.Duration(time.Second), Timeout: state.Duration(time.Second), Rise: 2, Fall: 2},
+			Timeouts: state.Timeouts{Request: state.Duration(5 * time.Second)}, // less than a node is stopped for
+			Limits:   state.Limits{Failures: 5},
+			Outlier:  state.Outlier{Consecutive: 5},
+		},
 	}
 	for i := range 16 {
 		p := w.admit(t, fmt.Sprintf("web-%d", i+1))

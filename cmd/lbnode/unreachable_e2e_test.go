@@ -38,7 +38,7 @@ func TestHealthyBesideADeadServerIsUnhealthy(t *testing.T) {
 	startAll(nodes)
 	whole(t, nodes)
 	spec := admin.PoolSpec{Name: state.DefaultPool, Backends: []admin.BackendSpec{{Name: "web-1", URL: "http://" + addr}}}
-	spec.HealthCheck = admin.HealthCheck{Interval: state.Duration(probeEvery), Timeout: state.Duration(probeEvery), Port: sidecar.Listener.Addr().(*net.TCPAddr).Port}
+	spec.HealthCheck = state.HealthCheck{Interval: state.Duration(probeEvery), Timeout: state.Duration(probeEvery), Port: sidecar.Listener.Addr().(*net.TCPAddr).Port}
 	if _, err := nodes[0].client.CreatePool(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func TestBackendDiesUnderLoad(t *testing.T) {
 			nodes := newLBs(t, 3)
 			startAll(nodes)
 			whole(t, nodes)
-			spec := admin.PoolSpec{Name: state.DefaultPool, HealthCheck: admin.HealthCheck{Interval: state.Duration(interval), Timeout: state.Duration(interval / 2), Fall: 3}}
+			spec := admin.PoolSpec{Name: state.DefaultPool, Settings: state.Settings{HealthCheck: state.HealthCheck{Interval: state.Duration(interval), Timeout: state.Duration(interval / 2), Fall: 3}}}
 			if _, err := nodes[0].client.CreatePool(t.Context(), spec); err != nil {
 				t.Fatal(err)
 			}
@@ -139,7 +139,7 @@ const probeEvery = 500 * time.Millisecond
 
 func addProbed(t *testing.T, n *lb, count int) probed {
 	t.Helper()
-	spec := admin.PoolSpec{Name: state.DefaultPool, HealthCheck: admin.HealthCheck{Interval: state.Duration(probeEvery), Timeout: state.Duration(probeEvery)}}
+	spec := admin.PoolSpec{Name: state.DefaultPool, Settings: state.Settings{HealthCheck: state.HealthCheck{Interval: state.Duration(probeEvery), Timeout: state.Duration(probeEvery)}}}
 	if _, err := n.client.CreatePool(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestBrokenLinkIsOneNodesOwn(t *testing.T) {
 	nodes := newHostLBs(t, hosts[:3], world)
 	startAll(nodes)
 	whole(t, nodes)
-	spec := admin.PoolSpec{Name: state.DefaultPool, Timeouts: admin.Timeouts{Request: state.Duration(4 * time.Second)}} // or those caught wait for 30 s
+	spec := admin.PoolSpec{Name: state.DefaultPool, Settings: state.Settings{Timeouts: state.Timeouts{Request: state.Duration(4 * time.Second)}}} // or those caught wait for 30 s
 	if _, err := nodes[0].client.CreatePool(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}

@@ -143,7 +143,7 @@ func (c *Checker) Update(v *state.View, observes func(backendID string) bool) {
 			continue
 		}
 		for i := range pool.Backends {
-			c.adjust(pool, &pool.Backends[i], c.observes(pool.Backends[i].ID))
+			c.adjust(pool, pool.Backends[i], c.observes(pool.Backends[i].ID))
 		}
 	}
 }
@@ -236,7 +236,7 @@ func (c *Checker) find(id string) (*state.Pool, *state.Backend) {
 	for _, pool := range c.view.Pools {
 		for i := range pool.Backends {
 			if pool.Backends[i].ID == id {
-				return pool, &pool.Backends[i]
+				return pool, pool.Backends[i]
 			}
 		}
 	}

@@ -71,7 +71,7 @@ func (f *facts) judge(id string, health state.Health) *state.View {
 
 func (f *facts) check(h state.HealthCheck) *state.View {
 	f.t.Helper()
-	return f.do(&state.UpdatePool{Pool: state.Pool{Name: state.DefaultPool, HealthCheck: h}})
+	return f.do(&state.UpdatePool{Pool: state.Pool{Name: state.DefaultPool, Settings: state.Settings{HealthCheck: h}}})
 }
 
 func (f *facts) patch(id string, patch state.Backend) *state.View {

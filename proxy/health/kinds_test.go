@@ -25,7 +25,7 @@ func checkedAs(h state.HealthCheck) *state.Pool {
 	if h.Path == "" {
 		h.Path = "/"
 	}
-	return &state.Pool{HealthCheck: h}
+	return &state.Pool{Settings: state.Settings{HealthCheck: h}}
 }
 
 // serveHTTP serves with the handler, over TLS if secure, in the given protocols, and

@@ -79,7 +79,7 @@ func backendAt(t *testing.T, protocol, addr string) *state.Backend {
 func checkedBy(kind string, timeout time.Duration) *state.Pool {
 	check := state.DefaultHealthCheck()
 	check.Type, check.Timeout = kind, state.Duration(timeout)
-	return &state.Pool{HealthCheck: check}
+	return &state.Pool{Settings: state.Settings{HealthCheck: check}}
 }
 
 // found is what a probe finds where no agent speaks.
