@@ -142,12 +142,13 @@ type forming struct {
 	*Cluster
 	began time.Time // with a network
 	names steady
+	place wish
 }
 
 // round looks at the listed peers, does what follows from it, and says what is next.
 func (f *forming) round(ctx context.Context) (step, error) {
 	all := f.lookUp(ctx)
-	if !f.settle(all) {
+	if !f.settle(all, &f.place) {
 		f.began = time.Now()
 		return step{waiting: "a network: " + noNetwork}, nil
 	}

@@ -312,6 +312,9 @@ func (g *gossip) note(n *memberlist.Node, state MemberState) {
 	before, known := g.members[m.ID]
 	g.members[m.ID] = m
 	g.mu.Unlock()
+	if state == Alive && before.State != Alive {
+		g.unlike.forget(m.Addr.String(), m.RaftAddr)
+	}
 	if !known || before.State != m.State {
 		g.log.Info("node is "+string(m.State), "peer", m.Name, "id", m.ID, "addr", m.Addr)
 	}

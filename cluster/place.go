@@ -37,9 +37,13 @@ const saysAgainFor = 15 * time.Second
 
 const noNetwork = "this machine has no route to any other"
 
-// movesAfter is how many looks in a row must find the same better place before a member of a
-// cluster moves there: the others take it for gone meanwhile.
-const movesAfter = 3
+// How many looks in a row must find the same other place before a member of a cluster moves
+// there: the others take it for gone meanwhile. Where two routes share the load, what is asked
+// twice may be answered in two ways, so that a place which is no better needs more of them.
+const (
+	movesAfter    = 3
+	switchesAfter = 30
+)
 
 // givenPlace is the place that the configuration says, if it does.
 func givenPlace(c *Config) (place, error) {
@@ -133,16 +137,36 @@ func routesTo(target netip.AddrPort) (netip.Addr, error) {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
 
-// yieldsTo says whether a node should move from one place to another: when what it has is no
-// address of the machine any more, or less speaks for it.
-func (p place) yieldsTo(next place, lost func(netip.Addr) bool) bool {
+// yieldsTo is how many looks in a row must find another place before a node moves there, 0 if
+// it stays: it moves when what it has is no address of the machine any more, or less speaks for
+// it, or as much and the machine goes on preferring the other.
+func (p place) yieldsTo(next place, lost func(netip.Addr) bool) (looks int) {
 	switch {
 	case p.worth == given, next.ip == p.ip, next.worth == nowhere:
-		return false
-	case p.worth == nowhere, lost(p.ip):
-		return true
+		return 0
+	case p.worth == nowhere:
+		return 1
+	case next.worth > p.worth, lost(p.ip):
+		return movesAfter
+	case next.worth == p.worth:
+		return switchesAfter
 	}
-	return next.worth >= p.worth
+	return 0
+}
+
+// wish is another place that a node has seen, and in how many looks in a row.
+type wish struct {
+	place
+	looks int
+}
+
+// again says how many looks in a row have found a place, this one included.
+func (w *wish) again(next place) int {
+	if next.ip != w.ip {
+		*w = wish{place: next}
+	}
+	w.looks++
+	return w.looks
 }
 
 // hasAddress says whether the address is one of this machine's.
@@ -167,11 +191,12 @@ func (c *Cluster) here() place {
 	return c.place
 }
 
-// better returns a place to which this node should move, if there is one.
-func (c *Cluster) better(all []listed) (place, bool) {
+// better returns a place to which this node should move once so many looks in a row have found
+// it; 0 if there is none.
+func (c *Cluster) better(all []listed) (next place, looks int) {
 	now := c.here()
 	if now.worth == given {
-		return now, false
+		return now, 0
 	}
 	var members []netip.AddrPort
 	for _, m := range c.gossip.all() {
@@ -179,7 +204,7 @@ func (c *Cluster) better(all []listed) (place, bool) {
 			members = append(members, m.Addr)
 		}
 	}
-	next := choosePlace(all, members, c.gossip.address().Port(), now.ip)
+	next = choosePlace(all, members, c.gossip.address().Port(), now.ip)
 	if next.ip == now.ip && next.worth > now.worth {
 		c.mu.Lock()
 		c.place = next
@@ -188,11 +213,15 @@ func (c *Cluster) better(all []listed) (place, bool) {
 	return next, now.yieldsTo(next, lost)
 }
 
-// settle moves a node without a cluster to the best place, at once, and says whether others
-// may reach it there.
-func (c *Cluster) settle(all []listed) bool {
-	if next, ok := c.better(all); ok {
+// settle moves a node without a cluster to a better place, at once unless it is only another
+// one, and says whether others may reach it there.
+func (c *Cluster) settle(all []listed, seen *wish) bool {
+	switch next, looks := c.better(all); {
+	case looks == 0:
+		*seen = wish{}
+	case seen.again(next) >= looks || looks <= movesAfter:
 		c.moveTo(next)
+		*seen = wish{}
 	}
 	return c.here().worth > nowhere
 }
@@ -202,9 +231,8 @@ func (c *Cluster) placeLoop(ctx context.Context) {
 	if c.here().worth == given {
 		return
 	}
-	var seen place
+	var seen wish
 	var moved time.Time
-	looks := 0
 	for pause(ctx, lookEvery) {
 		if time.Since(moved) < saysAgainFor {
 			c.rejoin(c.someone())
@@ -212,19 +240,12 @@ func (c *Cluster) placeLoop(ctx context.Context) {
 		if c.id.clusterID() == "" && len(c.targets) > 0 {
 			continue // formation looks
 		}
-		next, ok := c.better(c.lastListed())
-		switch {
-		case !ok:
-			seen, looks = place{}, 0
-			continue
-		case next.ip == seen.ip:
-			looks++
-		default:
-			seen, looks = next, 1
-		}
-		if looks >= movesAfter || c.here().worth == nowhere {
+		switch next, looks := c.better(c.lastListed()); {
+		case looks == 0:
+			seen = wish{}
+		case seen.again(next) >= looks:
 			c.moveTo(next)
-			seen, looks, moved = place{}, 0, time.Now()
+			seen, moved = wish{}, time.Now()
 		}
 	}
 }

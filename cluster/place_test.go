@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,16 +15,16 @@ func TestPlaceYields(t *testing.T) {
 		name      string
 		now, next place
 		lost      bool
-		want      bool
+		want      int
 	}{
-		{"the same", place{ip: a, worth: towardsListed}, place{ip: a, worth: towardsListed}, false, false},
-		{"a network at last", place{ip: loopback}, place{ip: a, worth: defaultRoute}, false, true},
-		{"no network any more", place{ip: a, worth: defaultRoute}, place{ip: loopback}, true, false},
-		{"names resolve at last", place{ip: a, worth: defaultRoute}, place{ip: b, worth: towardsListed}, false, true},
-		{"names do not resolve any more", place{ip: a, worth: towardsListed}, place{ip: b, worth: defaultRoute}, false, false},
-		{"another lease", place{ip: a, worth: towardsListed}, place{ip: b, worth: defaultRoute}, true, true},
-		{"another route", place{ip: a, worth: towardsListed}, place{ip: b, worth: towardsListed}, false, true},
-		{"said by somebody", place{ip: a, worth: given}, place{ip: b, worth: towardsListed}, true, false},
+		{"the same", place{ip: a, worth: towardsListed}, place{ip: a, worth: towardsListed}, false, 0},
+		{"a network at last", place{ip: loopback}, place{ip: a, worth: defaultRoute}, false, 1},
+		{"no network any more", place{ip: a, worth: defaultRoute}, place{ip: loopback}, true, 0},
+		{"names resolve at last", place{ip: a, worth: defaultRoute}, place{ip: b, worth: towardsListed}, false, movesAfter},
+		{"names do not resolve any more", place{ip: a, worth: towardsListed}, place{ip: b, worth: defaultRoute}, false, 0},
+		{"another lease", place{ip: a, worth: towardsListed}, place{ip: b, worth: defaultRoute}, true, movesAfter},
+		{"another route", place{ip: a, worth: towardsListed}, place{ip: b, worth: towardsListed}, false, switchesAfter},
+		{"said by somebody", place{ip: a, worth: given}, place{ip: b, worth: towardsListed}, true, 0},
 	} {
 		if got := test.now.yieldsTo(test.next, func(netip.Addr) bool { return test.lost }); got != test.want {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
@@ -71,17 +72,41 @@ func TestChoosePlace(t *testing.T) {
 	}
 }
 
-// A node that runs moves, be it the leader: the others follow, no member comes or goes, and
-// writes go on.
-func TestNodeMovesWhileItRuns(t *testing.T) {
-	t.Parallel()
-	skipRaftRace(t)
-	addrs, _ := addressesOfOne(t, 3)
+// Where two routes share the load, the machine says now this and now that of its own address. The
+// node stays; it moves only if the machine goes on preferring the other.
+func TestRoutesThatShareTheLoadMoveNobody(t *testing.T) {
+	a, b := place{ip: netip.MustParseAddr("10.0.0.1"), worth: towardsListed}, place{ip: netip.MustParseAddr("10.1.0.1"), worth: towardsListed}
+	held := func(netip.Addr) bool { return false }
+	now, seen, moves := a, wish{}, 0
+	look := func(next place) {
+		if looks := now.yieldsTo(next, held); looks == 0 {
+			seen = wish{}
+		} else if seen.again(next) >= looks {
+			now, seen, moves = next, wish{}, moves+1
+		}
+	}
+	for range 24 * 60 * 60 { // a day
+		look([]place{a, b}[rand.IntN(2)])
+	}
+	if moves > 0 {
+		t.Errorf("got %d moves, want none", moves)
+	}
+	for range switchesAfter {
+		look(b)
+	}
+	if now != b {
+		t.Errorf("got %v, want %v, which the machine prefers for good", now, b)
+	}
+}
+
+// movable starts nodes that are reached at any loopback address, as a machine is at any of its own.
+func movable(t *testing.T, size int) []*node {
+	t.Helper()
 	var join []string
-	nodes := make([]*node, 3)
-	for range nodes {
+	for range size {
 		join = append(join, freeAddr(t))
 	}
+	nodes := make([]*node, size)
 	for i := range nodes {
 		cfg := newConfig(t, fmt.Sprintf("lb%d", i+1), join...)
 		cfg.Bind, cfg.Raft = strings.TrimPrefix(join[i], "127.0.0.1"), strings.TrimPrefix(cfg.Raft, "127.0.0.1")
@@ -90,6 +115,50 @@ func TestNodeMovesWhileItRuns(t *testing.T) {
 	}
 	t.Cleanup(func() { stopAll(nodes) })
 	waitFormed(t, nodes)
+	return nodes
+}
+
+// A node whose machine gets one address after another leaves all the same, and nobody misses it.
+func TestNodeMovesWhileItLeaves(t *testing.T) {
+	t.Parallel()
+	skipRaftRace(t)
+	addrs, _ := addressesOfOne(t, 2)
+	nodes := movable(t, 4)
+	leaver, others := nodes[3], nodes[:3]
+	eventually(t, waitLong, "all is well", func() bool { return leaver.Status(t.Context()).Healthy })
+	left, moved := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(moved)
+		for i := 0; ; i++ {
+			select {
+			case <-left:
+				return
+			default:
+				leaver.moveTo(place{ip: addrs[i%2], why: "the test says so", worth: given})
+			}
+		}
+	}()
+	err := leaver.Leave(t.Context())
+	close(left)
+	<-moved
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, waitLong, "the others are well without it", func() bool {
+		return !slices.ContainsFunc(others, func(n *node) bool {
+			s := n.Status(t.Context())
+			return !s.Healthy || len(s.Nodes) != len(others)
+		})
+	})
+}
+
+// A node that runs moves, be it the leader: the others follow, no member comes or goes, and
+// writes go on.
+func TestNodeMovesWhileItRuns(t *testing.T) {
+	t.Parallel()
+	skipRaftRace(t)
+	addrs, _ := addressesOfOne(t, 3)
+	nodes := movable(t, 3)
 	for i, n := range nodes {
 		n.moveTo(place{ip: addrs[i], why: "the test says so", worth: given})
 		eventually(t, waitLong, "all are healthy and know where it is", func() bool {

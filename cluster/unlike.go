@@ -46,6 +46,16 @@ func (u *unlike) note(addr string, err error, now time.Time) {
 	u.met[addr] = unlikePeer{how, now}
 }
 
+// forget drops what was seen at the addresses of a peer that has just shown that it shares a
+// secret with this node, whatever becomes of it: a new try says whether it uses another.
+func (u *unlike) forget(addrs ...string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, addr := range addrs {
+		delete(u.met, addr)
+	}
+}
+
 // at says how the secret of the peer at one of the addresses was seen to differ after that
 // time, empty if it was not.
 func (u *unlike) at(after time.Time, addrs ...string) string {
@@ -111,11 +121,6 @@ func (c *Cluster) unlikePeers(now time.Time) []string {
 }
 
 // secretOf says how a member's secret differs from this node's, empty if it is not known to.
-// One that can be read and cannot read this node comes to life again and again.
 func (c *Cluster) secretOf(m member, now time.Time) string {
-	after := now.Add(-unlikeFor)
-	if m.State == Alive && m.Since.After(after) {
-		after = m.Since
-	}
-	return c.gossip.unlike.at(after, m.Addr.String(), m.RaftAddr)
+	return c.gossip.unlike.at(now.Add(-unlikeFor), m.Addr.String(), m.RaftAddr)
 }

@@ -3,9 +3,13 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // A member that comes back with another secret, or none, and the others say so of each other,
@@ -86,5 +90,27 @@ func TestUnlikeIsForgotten(t *testing.T) {
 	u.note("10.0.0.1:1", nil, now)
 	if got := u.at(now.Add(-1), "10.0.0.1:1") + u.at(now, "10.0.0.2:1"); got != "" {
 		t.Errorf("got %q of a peer that was met and of one long not tried", got)
+	}
+}
+
+// A peer that came back with the right secret, and dies soon after, is not said to have the wrong
+// one of before.
+func TestSecretThatWasCorrectedIsForgotten(t *testing.T) {
+	n := start(t, newConfig(t, "lb1"))
+	t.Cleanup(n.Stop)
+	waitFormed(t, []*node{n})
+	other := member{meta: meta{Name: "lb2", RaftAddr: "127.0.0.9:7947", ClusterID: n.id.clusterID()}, ID: NewID(), Addr: netip.MustParseAddrPort("127.0.0.9:7946")}
+	said := &memberlist.Node{Name: other.ID, Addr: other.Addr.Addr().AsSlice(), Port: other.Addr.Port(), Meta: other.encode()}
+	n.gossip.note(said, Failed)
+	n.gossip.unlike.note(other.Addr.String(), errOtherSecret, time.Now())
+	n.gossip.unlike.note(other.RaftAddr, errOtherSecret, time.Now())
+	want := "lb2 at 127.0.0.9:7946 " + usesOther + ": give both the same file"
+	if got := n.unlikePeers(time.Now()); !slices.Equal(got, []string{want}) {
+		t.Fatalf("got %q, want %q", got, want)
+	}
+	n.gossip.note(said, Alive)
+	n.gossip.note(said, Failed)
+	if got := n.unlikePeers(time.Now()); len(got) > 0 {
+		t.Errorf("got %q of a peer that has shared the secret since", got)
 	}
 }

@@ -12,9 +12,14 @@ import (
 // The files that a node may have open are shared out, so that no kind of connection can
 // take those that another, the log or the view on disk needs.
 const (
-	// ownFiles are for the log, the view, listeners, the other nodes and probes, and for
-	// the 192 connections that strangers may have to the ports of gossip and Raft.
+	// ownFiles are for the log, the view, listeners and the other nodes, and for the 192
+	// connections that strangers may have to the ports of gossip and Raft.
 	ownFiles = 384
+	// A probe takes up to two files, those of a name that is looked up. With the most of them
+	// at once, as many silent backends as a pool may have are probed as often as is usual.
+	filesOfProbe = 2
+	fewestProbes = 32
+	mostProbes   = 2048
 	// fewestFiles leave something for clients.
 	fewestFiles = 640
 	// fewClients are so few that an operator must want to hear of it.
@@ -25,6 +30,7 @@ const (
 type fileShares struct {
 	clients int // each of which may need another one to a backend
 	admin   int
+	probes  int // under way at once
 }
 
 // shareFiles shares out a limit on open files.
@@ -34,7 +40,8 @@ func shareFiles(limit uint64) (fileShares, error) {
 	}
 	files := int(min(limit, 1<<31-1)) // as good as none
 	operators := min(max(files/8, 128), admin.DefaultMaxConnections)
-	return fileShares{clients: (files - ownFiles - operators) / 2, admin: operators}, nil
+	probes := min(max(files/16/filesOfProbe, fewestProbes), mostProbes)
+	return fileShares{clients: (files - ownFiles - operators - filesOfProbe*probes) / 2, admin: operators, probes: probes}, nil
 }
 
 // openFiles returns the limit on open files. The runtime has raised it to what this

@@ -13,19 +13,19 @@ import (
 // Whatever the limit is, the shares fit into it, and no share is too small to be of use.
 func TestFilesAreSharedOut(t *testing.T) {
 	for limit, want := range map[uint64]fileShares{
-		640:         {clients: 64, admin: 128},
-		1024:        {clients: 256, admin: 128},
-		4096:        {clients: 1600, admin: 512},
-		12_000:      {clients: 5058, admin: 1500},
-		1_048_576:   {clients: 523_346, admin: 1500},
-		^uint64(0):  {clients: 1_073_740_881, admin: 1500},
-		1<<63 | 100: {clients: 1_073_740_881, admin: 1500},
+		640:         {clients: 32, admin: 128, probes: 32},
+		1024:        {clients: 224, admin: 128, probes: 32},
+		4096:        {clients: 1_472, admin: 512, probes: 128},
+		12_000:      {clients: 4_683, admin: 1500, probes: 375},
+		1_048_576:   {clients: 521_298, admin: 1500, probes: 2048},
+		^uint64(0):  {clients: 1_073_738_833, admin: 1500, probes: 2048},
+		1<<63 | 100: {clients: 1_073_738_833, admin: 1500, probes: 2048},
 	} {
 		got, err := shareFiles(limit)
 		if err != nil || got != want {
 			t.Errorf("%d: got %+v, %v; want %+v", limit, got, err, want)
 		}
-		if uint64(2*got.clients+got.admin+ownFiles) > limit {
+		if uint64(2*got.clients+got.admin+filesOfProbe*got.probes+ownFiles) > limit {
 			t.Errorf("%d: the shares %+v are more than that", limit, got)
 		}
 	}
@@ -57,7 +57,7 @@ func TestLimitOnOpenFiles(t *testing.T) {
 	eventually(t, 30*time.Second, "they run", func() bool {
 		return every(nodes, func(n *lb) bool { v := n.view(); return v != nil && v.Healthy })
 	})
-	for n, want := range map[*lb]string{tight: "allowed=256", low: "connections=256"} {
+	for n, want := range map[*lb]string{tight: "allowed=224", low: "connections=224"} {
 		if text, err := os.ReadFile(n.log); err != nil || !strings.Contains(string(text), want) || !strings.Contains(string(text), "level=WARN") {
 			t.Errorf("%s, %v; want a warning with %s", text, err, want)
 		}

@@ -68,6 +68,7 @@ type nodeConfig struct {
 	admin      string // address for the admin API
 	adminToken string
 	adminConns int // connections to it
+	maxProbes  int // at once
 	log        *slog.Logger
 	metrics    *admin.Metrics
 	accessLog  string    // file; empty for none
@@ -87,6 +88,7 @@ func startNode(ctx context.Context, cfg nodeConfig) (*node, error) {
 	}
 	n.checker = health.New(health.Config{
 		Sink: (*findings)(n), Log: cfg.log, Resolver: cfg.proxy.Resolver, Via: func(pool string) string { return n.proxy.Via(pool) },
+		MaxProbes: cfg.maxProbes,
 	})
 	cfg.proxy.Rank = func() int { return n.cluster.Rank() }
 	cfg.proxy.CookieKeys = func() [][]byte { return n.cluster.CookieKeys() }
@@ -327,7 +329,7 @@ func (f *nodeFlags) nodeConfig(log *slog.Logger) (cfg nodeConfig, err error) {
 		return cfg, err
 	}
 	shares, err := planFiles(f.maxConns, log)
-	cfg.proxy.MaxConnections, cfg.adminConns = shares.clients, shares.admin
+	cfg.proxy.MaxConnections, cfg.adminConns, cfg.maxProbes = shares.clients, shares.admin, shares.probes
 	return cfg, err
 }
 

@@ -34,6 +34,9 @@ type Config struct {
 	// Via gives the name that traffic to a pool goes by, for the Via field of probes: a
 	// backend that would send traffic back fails them. It may be nil, or give none.
 	Via func(pool string) string
+	// MaxProbes bounds the probes under way at once, each of which takes up to two files; those
+	// that are due wait. 0: no bound.
+	MaxProbes int
 }
 
 // Sink takes what the probes find. Calls come one at a time, those about one
@@ -81,6 +84,7 @@ type Checker struct {
 	log     *slog.Logger
 	probe   probeFunc
 	watches sync.WaitGroup
+	room    *room
 
 	// deliver makes calls of the sink keep the order in which results were
 	// recorded. It is locked before mu, and mu is not held during the calls, so
@@ -104,6 +108,7 @@ func New(cfg Config) *Checker {
 		sink:     cfg.Sink,
 		log:      cfg.Log,
 		probe:    p.probeFrom,
+		room:     newRoom(cfg.MaxProbes, cfg.Log),
 		view:     state.EmptyView(),
 		observes: func(string) bool { return false },
 		targets:  make(map[string]*target),

@@ -125,12 +125,13 @@ func (c *Checker) watch(ctx context.Context, t *target, first time.Duration) {
 				continue
 			}
 		}
-		if !c.stillNeeded(t) {
+		if !c.stillNeeded(t) || !c.room.enter(ctx) {
 			return
 		}
 		overdue := c.isOverdue(t)
 		started = time.Now()
 		result := c.probe(ctx, t.pool, t.backend, c.placeOf(t))
+		c.room.leave()
 		if again < mostAgain && t.overran(started) {
 			again++
 			timer.Reset(0)
