@@ -66,6 +66,7 @@ var harms = []harm{
 		return text
 	}},
 	{"two halves exchanged", func(text []byte) []byte { return slices.Concat(text[len(text)/2:], text[:len(text)/2]) }},
+	{"a bit of each 7", func(text []byte) []byte { return bytes.ReplaceAll(text, []byte("7"), []byte("=")) }}, // in the id of a snapshot
 	{"more behind it", func(text []byte) []byte { return append(text, "more"...) }},
 }
 

@@ -92,7 +92,9 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	all, err := s.FileSnapshotStore.List()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.DeleteFunc(all, func(m *raft.SnapshotMeta) bool { return s.lost[m.ID] != nil }), err
+	return slices.DeleteFunc(all, func(m *raft.SnapshotMeta) bool {
+		return s.lost[m.ID] != nil || s.checkMeta(m.ID) != nil // a damaged one may name itself otherwise
+	}), err
 }
 
 // ids are those of all snapshots that were finished.

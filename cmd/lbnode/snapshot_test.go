@@ -166,6 +166,8 @@ type leaf struct {
 
 func leaves(v reflect.Value, path string) (all []leaf) {
 	switch v.Kind() {
+	case reflect.Pointer:
+		return leaves(v.Elem(), path)
 	case reflect.Struct:
 		for i := range v.NumField() {
 			all = append(all, leaves(v.Field(i), path+"."+v.Type().Field(i).Name)...)
