@@ -434,9 +434,19 @@ func TestRemovedNodeThatLivesIsTakenBack(t *testing.T) {
 			n.gossip.mu.Unlock()
 		}
 	}
-	block(true)
-	if err := await(t.Context(), leader.raft().RemoveServer(raft.ServerID(removed.ID()), 0, officeWithin)); err != nil {
-		t.Fatal(err)
+	for told := false; !told; { // Raft makes one try to tell it
+		block(true)
+		if err := await(t.Context(), leaderOf(t, nodes).raft().RemoveServer(raft.ServerID(removed.ID()), 0, officeWithin)); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); !told && time.Now().Before(deadline) && pause(t.Context(), 10*time.Millisecond); {
+			_, is := findServer(removed.servers(), removed.ID())
+			told = !is
+		}
+		if !told {
+			block(false)
+			eventually(t, waitLong, "all vote again", func() bool { return allVote(nodes) })
+		}
 	}
 	complains := func() bool {
 		return slices.ContainsFunc(removed.report().Problems, func(p string) bool { return strings.HasPrefix(p, "this node was removed from raft") })
