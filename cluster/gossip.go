@@ -169,27 +169,6 @@ func (g *gossip) join(addr netip.AddrPort) error {
 	return err
 }
 
-// tell changes what this node says of itself, and says it. Without an error it was sent, or
-// a member has answered; whether all have heard it shows later (heard.go).
-func (g *gossip) tell(change func(*meta)) error {
-	g.telling.Lock()
-	defer g.telling.Unlock()
-	g.mu.Lock()
-	change(&g.self)
-	g.mu.Unlock()
-	if err := g.list.UpdateNode(time.Second); err != nil {
-		return g.exchange()
-	}
-	return nil
-}
-
-// toldCluster is the cluster that this node has told the others it belongs to.
-func (g *gossip) toldCluster() string {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return g.self.ClusterID
-}
-
 // stop says goodbye, and whether it is for good, and ends gossip. Who goes without
 // a word is not believed to have gone.
 func (g *gossip) stop(going string) error {
@@ -402,16 +381,6 @@ func (g *gossip) NotifyConflict(existing, other *memberlist.Node) {
 	}
 	g.mu.Unlock()
 	g.changed()
-}
-
-// takeTwins returns where this node's own id was said to live since it was last
-// asked.
-func (g *gossip) takeTwins() []member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	twins := g.twins
-	g.twins = nil
-	return twins
 }
 
 // NotifyPingComplete implements memberlist.PingDelegate. That a ping was answered

@@ -42,6 +42,27 @@ func (g *gossip) digest() uint64 {
 	return sum
 }
 
+// tell changes what this node says of itself, and says it. Without an error it was sent, or
+// a member has answered; whether all have heard it shows later.
+func (g *gossip) tell(change func(*meta)) error {
+	g.telling.Lock()
+	defer g.telling.Unlock()
+	g.mu.Lock()
+	change(&g.self)
+	g.mu.Unlock()
+	if err := g.list.UpdateNode(time.Second); err != nil {
+		return g.exchange()
+	}
+	return nil
+}
+
+// toldCluster is the cluster that this node has told the others it belongs to.
+func (g *gossip) toldCluster() string {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.self.ClusterID
+}
+
 // tell changes what this node says of itself, and has the leader asked at once whether it
 // has heard that.
 func (c *Cluster) tell(change func(*meta)) {

@@ -95,3 +95,13 @@ func (c *Cluster) startedAfter(other helloReply) bool {
 	}
 	return lead < 0
 }
+
+// takeTwins returns where this node's own id was said to live since it was last
+// asked.
+func (g *gossip) takeTwins() []member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	twins := g.twins
+	g.twins = nil
+	return twins
+}
